@@ -1,0 +1,1 @@
+"""Deep hashing for image search: train, evaluate and report binary image codes."""

@@ -1,0 +1,160 @@
+"""Nets with timm's contract: `forward(images (n, c, h, w)) -> (n, num_features)`."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deephash.errors import UserError
+
+
+class Standardized(nn.Module):
+    """A backbone that takes uint8 images: the training images' statistics travel with it.
+
+    Args:
+        backbone: with timm's contract.
+        mean: of each channel, float32 (c,).
+        std: likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        # Convolutions on a CPU and on tensor cores are fastest with channels last.
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.num_features: int = backbone.num_features  # type: ignore[assignment]
+        self.register_buffer("mean", mean.view(1, -1, 1, 1))
+        self.register_buffer("std", std.view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features float32 (n, num_features) of uint8 images (n, c, h, w)."""
+        standardized = (images - self.mean) / self.std
+        return self.backbone(standardized.contiguous(memory_format=torch.channels_last)).float()
+
+
+class LeNet(nn.Sequential):
+    """Caffe's LeNet for MNIST, the paper's net there; 500 features."""
+
+    def __init__(self, in_chans: int, image_size: tuple[int, int]) -> None:
+        maps = [_pooled(_pooled(side - 4, 2) - 4, 2) for side in image_size]
+        if min(maps) < 1:
+            raise UserError(_too_small("lenet", image_size, 16))
+        super().__init__(
+            nn.Conv2d(in_chans, 20, 5),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Conv2d(20, 50, 5),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Flatten(),
+            nn.Linear(50 * maps[0] * maps[1], 500),
+            nn.ReLU(),
+        )
+        self.num_features = 500
+
+
+class CifarQuick(nn.Sequential):
+    """Caffe's cifar10_quick, the paper's net for CIFAR-10; 1,024 features at 32 x 32."""
+
+    def __init__(self, in_chans: int, image_size: tuple[int, int]) -> None:
+        maps = [_pooled(_pooled(_pooled(side, 3), 3), 3) for side in image_size]
+        if min(maps) < 1:
+            raise UserError(_too_small("cifar_quick", image_size, 16))
+        super().__init__(
+            nn.Conv2d(in_chans, 32, 5, padding=2),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 5, padding=2),
+            nn.ReLU(),
+            nn.AvgPool2d(3, stride=2, ceil_mode=True),
+            nn.Conv2d(32, 64, 5, padding=2),
+            nn.ReLU(),
+            nn.AvgPool2d(3, stride=2, ceil_mode=True),
+            nn.Flatten(),
+        )
+        self.num_features = 64 * maps[0] * maps[1]
+
+
+class ResNetSmall(nn.Module):
+    """A modern small net for small images: a 2 x 2 stem, then two convolutions a stage.
+
+    Each stage halves the image after its first convolution and adds the second one's output to its
+    input. Batch norm, GELU, global maximum over the last maps.
+
+    Args:
+        in_chans: channels of the images.
+        image_size: their height and width.
+        widths: channels of the stages; the last is `num_features`.
+    """
+
+    def __init__(
+        self, in_chans: int, image_size: tuple[int, int], *, widths: Sequence[int]
+    ) -> None:
+        super().__init__()
+        if min(image_size) <= 2 ** len(widths):
+            raise UserError(_too_small("resnet_small", image_size, 2 ** len(widths) + 1))
+        stem = 24
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_chans, stem, 2, bias=False), nn.BatchNorm2d(stem), nn.GELU()
+        )
+        self.stages = nn.Sequential(
+            *(_Stage(before, after) for before, after in zip([stem, *widths], widths, strict=False))
+        )
+        self.num_features = widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages(self.stem(images)).amax(dim=(2, 3))
+
+
+class _Stage(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(after)
+        self.refine = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(after)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = F.gelu(self.norm1(F.max_pool2d(self.widen(maps), 2)))
+        return F.gelu(maps + self.norm2(self.refine(maps)))
+
+
+def timm_model(
+    in_chans: int, image_size: tuple[int, int], *, model_name: str, pretrained: bool
+) -> nn.Module:
+    """Any of timm's models, without its classifier.
+
+    Raises:
+        UserError: timm is not installed, or has no such model or no weights for it.
+    """
+    del image_size  # timm's nets take any size, or say which
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            "backbone=timm needs the package timm: pip install 'deephash[timm]'"
+        ) from None
+    try:
+        return timm.create_model(
+            model_name, pretrained=pretrained, in_chans=in_chans, num_classes=0
+        )
+    except Exception as error:
+        near = timm.list_models(f"*{model_name[:6]}*")[:5]
+        raise UserError(
+            f"backbone.model_name={model_name}, pretrained={pretrained}: timm cannot make it "
+            f"({str(error).splitlines()[0]}). Similar names: {', '.join(near) or 'none'}."
+        ) from None
+
+
+def _pooled(side: int, kernel: int) -> int:
+    # Caffe pools with stride 2 and rounds up.
+    return -(-(side - kernel) // 2) + 1 if side >= kernel else 0
+
+
+def _too_small(name: str, image_size: tuple[int, int], least: int) -> str:
+    height, width = image_size
+    return (
+        f"backbone={name} needs images of at least {least} x {least}; these are {height} x {width}."
+        " Use backbone=resnet_small or larger images."
+    )

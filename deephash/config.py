@@ -1,0 +1,250 @@
+"""Settings: their types and ranges, the building of what they name, and errors for the wrong ones.
+
+No default stands here: every value comes from `conf/` or the command line.
+"""
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
+from hydra.utils import get_class, get_method, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    create_model,
+)
+
+from deephash.errors import UserError, did_you_mean
+
+Node = dict[str, Any]  # names a class or function by `_target_`, beside its settings
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Phase(_Strict):
+    trains: Literal["all", "head"]
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    warmup: Annotated[float, Field(ge=0, le=1)]  # share of the steps
+    optimizer: Node
+
+
+class ClassifyPhase(_Phase):
+    """A phase that trains the backbone under a softmax classifier."""
+
+    objective: Literal["classify"]
+    trains: Literal["all"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+
+class HashPhase(_Phase):
+    """A phase that trains the hash head, or backbone and head, on the method's loss."""
+
+    objective: Literal["hash"]
+
+
+Phase = Annotated[ClassifyPhase | HashPhase, Field(discriminator="objective")]
+
+
+class Augment(_Strict):
+    """Random translation by up to `translate` pixels and, if `flip`, mirroring."""
+
+    translate: NonNegativeInt
+    flip: bool
+
+
+class Validation(_Strict):
+    """Share of the training images held out, and the size of the database they are ranked on."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    database: PositiveInt
+
+
+class Evaluation(_Strict):
+    """What is measured of the final codes."""
+
+    ks: list[PositiveInt]
+    radius: NonNegativeInt
+    batch_size: PositiveInt
+
+
+class Settings(_Strict):
+    """One run, checked."""
+
+    bits: PositiveInt
+    seed: NonNegativeInt
+    data_dir: Path
+    run_dir: Path
+    cache_dir: Path
+    resume: Path | None
+    dataset: Node
+    protocol: Node
+    validation: Validation
+    augment: Augment
+    backbone: Node
+    method: Node
+    phases: Annotated[list[str], Field(min_length=1)]
+    phase: dict[str, Phase]
+    evaluation: Evaluation
+    trainer: Node
+    logger: Node
+
+    def ordered_phases(self) -> dict[str, ClassifyPhase | HashPhase]:
+        """The phases of this run by name, in order."""
+        return {name: self.phase[name] for name in self.phases}
+
+
+def checked(cfg: DictConfig) -> Settings:
+    """The settings of `cfg`, interpolations resolved.
+
+    Raises:
+        UserError: a setting is missing, unknown, of the wrong type or out of range.
+    """
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_first_problem(error)) from None
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0]) from None
+    for name in settings.phases:
+        if name not in settings.phase:
+            hint = did_you_mean(name, settings.phase)
+            raise UserError(f"phases: there is no phase '{name}'. {hint}")
+    return settings
+
+
+def build(place: str, node: Node, *args: Any, partial: bool = False, **kwargs: Any) -> Any:
+    """What `node` names by `_target_`, called with its own settings, `args` and `kwargs`.
+
+    Args:
+        place: where the node stands in the configuration, for errors.
+        node: `_target_` and keyword settings.
+        args: handed to the target before the settings.
+        partial: return a callable that awaits more arguments.
+        kwargs: handed to the target beside the settings.
+
+    Raises:
+        UserError: the target does not exist, or a setting is not of the type that it declares.
+    """
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        raise UserError(f"{place}: no _target_ names a class or function in {node}.")
+    try:
+        found = get_class(target) if target.rpartition(".")[2][:1].isupper() else get_method(target)
+    except Exception as error:
+        raise UserError(f"{place}._target_={target} cannot be imported: {error}") from None
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    _check_arguments(place, found, given)
+    try:
+        return instantiate(node, *args, _partial_=partial, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):  # how a constructor refuses a setting
+            raise UserError(f"{place}: {error.__cause__}") from None
+        raise error.__cause__ or error from None
+
+
+def _check_arguments(place: str, found: Any, given: Node) -> None:
+    parameters = inspect.signature(found).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    try:
+        hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    except Exception:  # a library's annotations need not resolve
+        hints = {}
+    for name in given:
+        if name not in parameters and not open_ended:
+            raise UserError(
+                f"{place}.{name}: {found.__name__} has no such setting. "
+                + did_you_mean(name, parameters)
+            )
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ...) for name in given if name in parameters
+    }
+    model = create_model("Arguments", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        raise UserError(f"{place}.{_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"] if part not in ("classify", "hash"))
+    if problem["loc"][:1] == ("phase",):
+        place = ".".join(["phase", str(problem["loc"][1]), *map(str, problem["loc"][3:])])
+    if problem["type"] == "missing":
+        return f"{place}: this setting has no value; give one as {place}=..."
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: there is no such setting."
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{place}={problem['input']}: {message}."
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Around a `@hydra.main`: a user's mistake ends in its sentence and exit code 2, no trace.
+
+    Hydra hides its exceptions unless HYDRA_FULL_ERROR is set, so it is set here; where the user
+    has set it, the whole trace is shown.
+    """
+    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if wants_trace:
+            raise
+        GlobalHydra.instance().clear()
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: there is no {group} '{name}'. {did_you_mean(name, error.options)}"
+    unknown = re.match(r"Could not override '(.+?)'", str(error))
+    if isinstance(error, ConfigCompositionException) and unknown:
+        key = unknown[1]
+        return f"{key}: there is no such setting. {did_you_mean(key, _valid_settings())}"
+    return " ".join(str(error).split())
+
+
+def _valid_settings() -> list[str]:
+    """All settings by dotted name, under the groups chosen on the command line."""
+    conf = Path(sys.argv[0]).resolve().parent / "conf"
+    groups = {path.name for path in conf.iterdir() if path.is_dir()}
+    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        values = OmegaConf.to_container(compose("config", overrides=chosen), resolve=False)
+
+    def names(node: Any, prefix: str = "") -> Iterator[str]:
+        for key, value in node.items():
+            yield prefix + key
+            if isinstance(value, dict):
+                yield from names(value, f"{prefix}{key}.")
+
+    return list(names(values))

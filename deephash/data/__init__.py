@@ -1,0 +1,1 @@
+"""Image sets, their splits, and batches of them."""

@@ -1,0 +1,29 @@
+"""Files of a public data set: used where they lie, else downloaded."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from deephash.errors import UserError
+
+
+def found_or_downloaded(
+    name: str, folder: Path, files: Sequence[str], download: Callable[[], object]
+) -> None:
+    """Call `download`, which shows a progress bar, unless all `files` lie in `folder`.
+
+    Raises:
+        UserError: a file is missing and cannot be had.
+    """
+    missing = [file for file in files if not (folder / file).is_file()]
+    if not missing:
+        return
+    print(f"dataset={name}: {folder} lacks {', '.join(missing)}; downloading.")
+    try:
+        download()
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"dataset={name}: {', '.join(missing)} not found in {folder}, and the download failed "
+            f"({reason}). Put the files there, name their folder with data_dir=..., "
+            "or use dataset=digits, which needs no download."
+        ) from None

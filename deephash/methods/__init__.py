@@ -1,0 +1,1 @@
+"""Hashing methods, one a file: hash head and loss, in torch alone."""

@@ -1,0 +1,228 @@
+"""Pre-training, initialisation, hashing: phases over one backbone, each leaving a checkpoint."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    ModelCheckpoint,
+    RichModelSummary,
+    RichProgressBar,
+)
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from deephash.backbones import Standardized
+from deephash.config import Augment, ClassifyPhase, HashPhase, build
+from deephash.data.datamodule import HashingData
+from deephash.data.image_set import ImageSet
+from deephash.data.protocols import Split
+from deephash.errors import UserError
+from deephash.files import written_whole
+from deephash.methods.base import Method
+from deephash.module import Classify, Hash, PhaseModule
+from deephash.seeds import derived_seed
+from deephash.tracking import Curves, EpochLines, Row, replay
+
+
+@dataclass
+class Training:
+    """A model and all that its phases share.
+
+    Attributes:
+        backbone: of all phases.
+        method: hash head and loss.
+        image_set: what is learnt from.
+        split: of it.
+        bits: code length.
+        augment: of training images.
+        eval_batch_size: of validation and extraction.
+        seed: of the run.
+        trainer: makes a Trainer from callbacks, loggers, epochs.
+        loggers: of the run.
+        folder: of the run's checkpoints.
+        cache: folder of finished pre-trainings.
+        pretraining_identity: plain values that determine a pre-training, phase settings aside.
+        identity: plain values that tell what the whole model is.
+        resumed: whether `loggers` already know the curves of what lies in `folder`.
+        show_progress: bars, for a terminal; else a line an epoch.
+    """
+
+    backbone: Standardized
+    method: Method
+    image_set: ImageSet
+    split: Split
+    bits: int
+    augment: Augment
+    eval_batch_size: int
+    seed: int
+    trainer: Callable[..., pl.Trainer]
+    loggers: list[Logger]
+    folder: Path
+    cache: Path
+    pretraining_identity: Mapping[str, Any]
+    identity: dict[str, Any]
+    resumed: bool
+    show_progress: bool
+    rows: list[Row] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, phases: Mapping[str, ClassifyPhase | HashPhase]) -> None:
+        """Bring the model through `phases`; finished ones are loaded, a stopped one goes on.
+
+        Fills `rows` with the curves and `seconds` with the time that each phase took here.
+
+        Raises:
+            UserError: a checkpoint is corrupt or of another model, or the training failed in a way
+                that a setting mends.
+        """
+        determined_by = _digest(self.pretraining_identity)
+        for name, phase in phases.items():
+            began = time.perf_counter()
+            determined_by = _digest([determined_by, phase.model_dump()])
+            pl.seed_everything(derived_seed(self.seed, name), verbose=False)
+            module = self._module(name, phase)
+            finished = self.folder / f"{name}.ckpt"
+            cached = self.cache / f"{name}-{determined_by[:16]}.ckpt"
+            shared = isinstance(phase, ClassifyPhase)
+            if shared and not finished.is_file() and cached.is_file():
+                print(f"{name}: found finished in {cached}")
+                _copy(cached, finished)
+                self._load(finished, module, replay_to=self.loggers)
+            elif finished.is_file():
+                anew = [] if self.resumed else self.loggers
+                self._load(finished, module, replay_to=anew)
+            else:
+                self._fit(name, phase, module, finished)
+                if shared:
+                    _copy(finished, cached)
+            self.seconds[name] = time.perf_counter() - began
+
+    def features(self, indices: Any) -> Tensor:
+        """Features, float32 (n, num_features) on the CPU, of these images, not augmented."""
+        trainer = self.trainer(callbacks=[], logger=False, max_epochs=1)
+        module = PhaseModule(self.backbone, optimizer=_no_optimizer, warmup=0, identity={})
+        return torch.cat(trainer.predict(module, self._data(batch_size=2).loader(indices)))
+
+    def _module(self, name: str, phase: ClassifyPhase | HashPhase) -> Classify | Hash:
+        optimizer = build(f"phase.{name}.optimizer", phase.optimizer, partial=True)
+        shared: dict[str, Any] = {
+            "optimizer": optimizer,
+            "warmup": phase.warmup,
+            "identity": {**self.identity, "phase": name},
+        }
+        if isinstance(phase, ClassifyPhase):
+            classes = len(self.image_set.classes)
+            return Classify(self.backbone, classes, label_smoothing=phase.label_smoothing, **shared)
+        head_only = phase.trains == "head"
+        return Hash(self.backbone, self.method, head_only=head_only, bits=self.bits, **shared)
+
+    def _data(self, batch_size: int, features: Tensor | None = None, name: str = "") -> HashingData:
+        return HashingData(
+            self.image_set,
+            self.split,
+            batch_size=batch_size,
+            eval_batch_size=self.eval_batch_size,
+            translate=self.augment.translate,
+            flip=self.augment.flip,
+            seed=derived_seed(self.seed, name, "batches"),
+            features=features,
+        )
+
+    def _fit(
+        self, name: str, phase: ClassifyPhase | HashPhase, module: Classify | Hash, finished: Path
+    ) -> None:
+        features = self._features_of_all() if phase.trains == "head" else None
+        data = self._data(phase.batch_size, features, name)
+        curves = Curves(name, first_step=int(self.rows[-1]["step"]) if self.rows else 0)
+        unfinished = finished.with_suffix(".unfinished.ckpt")
+        saving = ModelCheckpoint(
+            dirpath=unfinished.parent,
+            filename=unfinished.stem,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+        callbacks: list[Callback] = [
+            _SeededEpochs(derived_seed(self.seed, name)),
+            curves,
+            RichProgressBar() if self.show_progress else EpochLines(name, curves),
+            saving,
+        ]
+        if not self.seconds:
+            callbacks.append(RichModelSummary(max_depth=2))
+        trainer = self.trainer(callbacks=callbacks, logger=self.loggers, max_epochs=phase.epochs)
+        goes_on = unfinished.is_file()
+        if goes_on:
+            self._check(unfinished, _read(unfinished), module)
+        trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if goes_on else None)
+        unfinished.replace(finished)
+        self.rows += curves.rows
+
+    def _features_of_all(self) -> Tensor:
+        """One row for each image of the set; zeros where none is needed."""
+        needed = [self.split.train, self.split.validation]
+        features = torch.zeros(len(self.image_set), self.backbone.num_features)
+        for indices in needed:
+            features[torch.from_numpy(indices)] = self.features(indices)
+        return features
+
+    def _load(self, path: Path, module: Classify | Hash, replay_to: list[Logger]) -> None:
+        checkpoint = _read(path)
+        self._check(path, checkpoint, module)
+        module.load_state_dict(checkpoint["state_dict"])
+        curves = Curves(module.identity["phase"], int(self.rows[-1]["step"]) if self.rows else 0)
+        rows = curves.from_first_step(checkpoint["callbacks"][curves.state_key]["rows"])
+        replay(rows, replay_to)
+        self.rows += rows
+
+    def _check(self, path: Path, checkpoint: dict[str, Any], module: PhaseModule) -> None:
+        # A pre-training does not depend on the hash head, and is shared between heads.
+        ignored = ("bits", "method") if isinstance(module, Classify) else ()
+        found = checkpoint.get("deephash", {})
+        for key, wanted in module.identity.items():
+            if key not in ignored and found.get(key) != wanted:
+                raise UserError(
+                    f"{path} is a checkpoint of another model: its {key} is {found.get(key)}, "
+                    f"this run's is {wanted}. Start a run of its own, or remove the file."
+                )
+
+
+class _SeededEpochs(Callback):
+    """Seeds the global generators at each epoch, so that a resumed epoch draws the same."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl.seed_everything(derived_seed(self.seed, trainer.current_epoch), verbose=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is corrupt ({reason}). Remove it, and its phase is trained again."
+        ) from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    with written_whole(target) as part:
+        shutil.copyfile(source, part)
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+_no_optimizer = partial(torch.optim.SGD, lr=0.0)

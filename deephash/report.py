@@ -1,0 +1,92 @@
+"""What a run leaves: a record of what determined it, codes, figures, pictures."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deephash import console, plots, tracking
+from deephash.config import Settings
+from deephash.data.image_set import ImageSet
+from deephash.data.protocols import Split, content_overlap
+from deephash.files import write_json, written_whole
+from deephash.metrics import code_health, evaluate_ranking
+from deephash.module import head_codes
+from deephash.phases import Training
+
+
+def record_of(
+    settings: Settings, image_set: ImageSet, split: Split, trainer: dict[str, Any]
+) -> dict[str, Any]:
+    """What determined the run, and where it ran."""
+    return {
+        "dataset": image_set.name,
+        "data": image_set.checksum,
+        "split": split.checksum,
+        "images": {name: len(indices) for name, indices in split.arrays().items()},
+        "queries_copied_in_database": content_overlap(image_set, split),
+        "backbone": settings.backbone,
+        "method": settings.method,
+        "bits": settings.bits,
+        "seed": settings.seed,
+        "augment": settings.augment.model_dump(),
+        "precision": trainer["precision"],
+        "versions": {name: version(name) for name in ("deephash", "torch")},
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_name()}",
+        "libraries": {
+            name: version(name) for name in ("pytorch-lightning", "torchvision", "numpy", "numba")
+        },
+    }
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def report(
+    settings: Settings, folder: Path, training: Training, record: dict[str, Any], began: float
+) -> None:
+    """Encode queries and database, evaluate, and leave figures, codes and pictures."""
+    image_set, split = training.image_set, training.split
+    evaluating = time.perf_counter()
+    codes = {}
+    for part in ("query", "database"):
+        indices = split.arrays()[part]
+        words = head_codes(training.method, training.features(indices))
+        labels = image_set.labels.numpy()[indices]
+        codes[part] = (words, labels)
+        with written_whole(folder / "codes" / f"{part}.npz") as path:
+            ids = image_set.ids[indices]
+            np.savez(path, ids=ids, words=words, bits=settings.bits, labels=labels)
+    ranking = evaluate_ranking(
+        *codes["query"],
+        *codes["database"],
+        settings.bits,
+        ks=tuple(settings.evaluation.ks),
+        radius=settings.evaluation.radius,
+    )
+    results = ranking.scalars | code_health(codes["database"][0], settings.bits)
+    seconds = {**training.seconds, "evaluate": time.perf_counter() - evaluating}
+    seconds["total"] = time.perf_counter() - began
+    validation = {k: v for k, v in training.rows[-1].items() if k.startswith("val/")}
+    figures = {"test": results, "validation": validation, "seconds": seconds, "record": record}
+    write_json(folder / "metrics.json", figures)
+    pictures = plots.draw(
+        folder / "pictures",
+        rows=training.rows,
+        ranking=ranking,
+        bits=settings.bits,
+        image_set=image_set,
+        split=split,
+        query_words=codes["query"][0],
+        database_words=codes["database"][0],
+    )
+    last_step = int(training.rows[-1]["step"])
+    tracking.report(training.loggers, last_step, results, pictures)
+    console.results_table(folder, settings, record, results, seconds)

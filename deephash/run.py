@@ -1,0 +1,219 @@
+"""One run: build what the configuration names, train, encode, evaluate, report."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from deephash import console, tracking
+from deephash.backbones import Standardized
+from deephash.config import Settings, build, checked
+from deephash.data.image_set import ImageSet, channel_statistics
+from deephash.data.protocols import Split, with_validation
+from deephash.errors import UserError
+from deephash.files import write_json, written_whole
+from deephash.phases import Training
+from deephash.report import record_of, report
+from deephash.seeds import derived_seed
+
+CONFIG = "config.yaml"
+MAY_CHANGE_ON_RESUME = ("trainer", "logger", "data_dir", "cache_dir", "resume", "run_dir")
+
+
+def run(cfg: DictConfig) -> float:
+    """Train and evaluate what `cfg` says; all that it leaves lies in the run's folder.
+
+    Returns:
+        mAP of the validation images after the last phase (their accuracy, if that only classifies).
+
+    Raises:
+        UserError: a setting, a file or the training is wrong in a way that a user can mend.
+    """
+    with console.quiet_libraries():
+        settings = _resumed(cfg) if cfg.get("resume") else checked(cfg)
+        folder = settings.resume or _run_folder(settings)
+        image_set, split = _data(settings)
+        with console.interruptible(folder):
+            return _run(settings, folder, image_set, split)
+
+
+def _run(settings: Settings, folder: Path, image_set: ImageSet, split: Split) -> float:
+    began = time.perf_counter()
+    trainer_settings = _trainer_settings(settings.trainer)
+    model = _model(settings, image_set, split)
+    _claim(folder, settings)
+    record = record_of(settings, image_set, split, trainer_settings)
+    write_json(folder / "record.json", record)
+    with written_whole(folder / "split.npz") as path:
+        ids = {name: image_set.ids[indices] for name, indices in split.arrays().items()}
+        np.savez_compressed(path, **ids)
+
+    name = f"{image_set.name}-{_short(settings.backbone)}-{_short(settings.method)}"
+    name = f"{name}-{settings.bits}bits-seed{settings.seed}"
+    config = settings.model_dump(mode="json")
+    logger = build("logger", settings.logger, folder, name, config)
+    loggers: list[Logger] = [logger] if logger else []
+    try:
+        training = Training(
+            backbone=model[0],
+            method=model[1],
+            image_set=image_set,
+            split=split,
+            bits=settings.bits,
+            augment=settings.augment,
+            eval_batch_size=settings.evaluation.batch_size,
+            seed=settings.seed,
+            trainer=_trainer_factory(trainer_settings, folder),
+            loggers=loggers,
+            folder=folder / "checkpoints",
+            cache=settings.cache_dir,
+            pretraining_identity={
+                key: record[key]
+                for key in ("data", "split", "augment", "backbone", "seed", "precision", "versions")
+            },
+            identity={
+                key: record[key]
+                for key in ("dataset", "data", "split", "backbone", "method", "bits")
+            },
+            resumed=settings.resume is not None,
+            show_progress=sys.stdout.isatty(),
+        )
+        training.run(settings.ordered_phases())
+        report(settings, folder, training, record, began)
+    except BaseException:
+        tracking.finish(loggers, succeeded=False)
+        raise
+    tracking.finish(loggers, succeeded=True)
+    last = training.rows[-1]
+    return last.get("val/map", last.get("val/accuracy", float("nan")))
+
+
+def _run_folder(settings: Settings) -> Path:
+    """Where this run writes: `run_dir`, or its own folder below it in a sweep."""
+    folder = settings.run_dir
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+    if (folder / CONFIG).exists():
+        raise UserError(
+            f"run_dir={folder} already holds a run. Go on with it by resume={folder}, "
+            "or name another run_dir."
+        )
+    return folder
+
+
+def _claim(folder: Path, settings: Settings) -> None:
+    """Make the folder and write the configuration, with which a stopped run goes on."""
+    if settings.resume:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(folder / CONFIG) as path:
+            path.write_text(OmegaConf.to_yaml(settings.model_dump(mode="json")))
+    except OSError as error:
+        raise UserError(
+            f"run_dir={folder} cannot be written to ({error.strerror}). Name another run_dir."
+        ) from None
+
+
+def _resumed(cfg: DictConfig) -> Settings:
+    """The settings that the stopped run began with, but where and how it runs."""
+    folder = Path(cfg.resume)
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"resume={folder}: no run is there (no {CONFIG}). Name a run's folder.")
+    saved = OmegaConf.load(folder / CONFIG)
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in overrides:
+        group = override.lstrip("+~").partition("=")[0].partition(".")[0]
+        if group not in MAY_CHANGE_ON_RESUME:
+            raise UserError(
+                f"{override} cannot be given with resume={folder}: a run goes on with the settings "
+                f"it began with. May change: {', '.join(MAY_CHANGE_ON_RESUME[:-2])}."
+            )
+        saved[group] = cfg[group]
+    saved.resume = str(folder)
+    return checked(saved)
+
+
+def _data(settings: Settings) -> tuple[ImageSet, Split]:
+    image_set = build("dataset", settings.dataset)
+    split = build("protocol", settings.protocol, image_set, settings.seed)
+    return image_set, with_validation(
+        split,
+        image_set.labels.numpy(),
+        share=settings.validation.share,
+        database=settings.validation.database,
+        seed=settings.seed,
+    )
+
+
+def _model(settings: Settings, image_set: ImageSet, split: Split) -> tuple[Standardized, Any]:
+    """Backbone and method, each initialised by a seed of its own."""
+    _, channels, height, width = image_set.images.shape
+    pl.seed_everything(derived_seed(settings.seed, "backbone"), verbose=False)
+    backbone = build("backbone", settings.backbone, channels, (height, width))
+    backbone = Standardized(backbone, *channel_statistics(image_set.images, split.train))
+    pl.seed_everything(derived_seed(settings.seed, "method"), verbose=False)
+    classes = len(image_set.classes)
+    method = build("method", settings.method, backbone.num_features, settings.bits, classes)
+    return backbone, method
+
+
+def _trainer_settings(node: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's settings with `precision: auto` resolved, tried once on this machine."""
+    if node.get("precision") == "auto":
+        node = {**node, "precision": "bf16-mixed" if _has_bfloat16(node) else "32-true"}
+    try:
+        trainer = build("trainer", node, logger=False, enable_checkpointing=False, barebones=False)
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(
+            f"trainer: {reason} (accelerator={node.get('accelerator')}, "
+            f"devices={node.get('devices')}, precision={node['precision']}). "
+            "Without a GPU use trainer=cpu."
+        ) from None
+    if trainer.world_size > 1:
+        raise UserError(
+            f"trainer.devices={node.get('devices')}: a run uses one device; "
+            f"here they would be {trainer.world_size}. Use trainer.devices=1."
+        )
+    return node
+
+
+def _has_bfloat16(node: dict[str, Any]) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32."""
+    if node.get("accelerator") != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if node.get("accelerator") == "mps" or torch.backends.mps.is_available():
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _trainer_factory(node: dict[str, Any], folder: Path) -> Any:
+    def trainer(**kwargs: Any) -> pl.Trainer:
+        return build(
+            "trainer",
+            node,
+            default_root_dir=folder,
+            enable_model_summary=False,
+            enable_checkpointing=bool(kwargs["callbacks"]),
+            enable_progress_bar=False if not sys.stdout.isatty() else None,
+            num_sanity_val_steps=0,
+            **kwargs,
+        )
+
+    return trainer
+
+
+def _short(node: dict[str, Any]) -> str:
+    return str(node["_target_"]).rpartition(".")[2].lower()

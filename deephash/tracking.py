@@ -1,0 +1,274 @@
+"""Curves on their way out: W&B, CSV, console. The only room that knows wandb."""
+
+import csv
+import math
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import wandb
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger, WandbLogger
+from torch import Tensor
+
+from deephash.errors import UserError
+from deephash.files import written_whole
+
+Row = dict[str, float]  # "step" counts over all phases; the other keys are curves
+
+LOG_EVERY = 10  # steps
+
+
+class Curves(Callback):
+    """Collects a phase's curves and hands them to the loggers.
+
+    The rows are part of the phase's checkpoint: a resumed run, and one that finds a finished
+    pre-training, has the curves of what it did not do itself.
+
+    Args:
+        phase: prefix of the training curves; validation curves bear "val/".
+        first_step: how many steps the phases before took.
+    """
+
+    def __init__(self, phase: str, first_step: int) -> None:
+        self.phase = phase
+        self.first_step = first_step
+        self.rows: list[Row] = []
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._images = 0
+        self._began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, steps counted from the phase's first."""
+        return {"rows": [row | {"step": row["step"] - self.first_step} for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the rows of the checkpoint."""
+        self.rows = self.from_first_step(state_dict["rows"])
+
+    def from_first_step(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows of a checkpoint, steps counted over all phases."""
+        return [row | {"step": row["step"] + self.first_step} for row in rows]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replay what the checkpoint held to those who write their file anew."""
+        replay(self.rows, [logger for logger in trainer.loggers if isinstance(logger, CurvesFile)])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of the throughput."""
+        self._images, self._began = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Average the terms of the loss over some steps.
+
+        Raises:
+            UserError: the loss is no longer a finite number.
+        """
+        self._steps += 1
+        self._images += len(batch["labels"])
+        for name, value in outputs.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        last_of_epoch = batch_idx + 1 == trainer.num_training_batches
+        if self._steps < LOG_EVERY and not last_of_epoch:
+            return
+        row = {f"{self.phase}/{key}": float(s) / self._steps for key, s in self._sums.items()}
+        self._sums, self._steps = {}, 0
+        if not math.isfinite(row[f"{self.phase}/loss"]):
+            raise UserError(
+                f"{self.phase}: the loss turned {row[f'{self.phase}/loss']} by step "
+                f"{trainer.global_step}. Lower phase.{self.phase}.optimizer.lr, lengthen its "
+                "warmup, or lower method.tau; with trainer.precision=16-mixed, use bf16-mixed."
+            )
+        row[f"{self.phase}/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        if last_of_epoch:
+            seconds = time.perf_counter() - self._began
+            row[f"{self.phase}/images_per_second"] = self._images / seconds
+        self._add(trainer, row)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take what the module measured on the validation images."""
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self._add(trainer, values | {"epoch": float(trainer.current_epoch + 1)})
+
+    def _add(self, trainer: pl.Trainer, row: Row) -> None:
+        row = {"step": float(self.first_step + trainer.global_step), **row}
+        self.rows.append(row)
+        replay([row], trainer.loggers)
+
+
+def replay(rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
+    """Hand rows to loggers."""
+    for logger in loggers:
+        for row in rows:
+            values = {key: value for key, value in row.items() if key != "step"}
+            logger.log_metrics(values, step=int(row["step"]))
+        logger.save()
+
+
+class EpochLines(Callback):
+    """One line an epoch, for output that is no terminal.
+
+    Args:
+        phase: its name.
+        curves: of the same phase.
+    """
+
+    def __init__(self, phase: str, curves: Curves) -> None:
+        self.phase = phase
+        self.curves = curves
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's last values."""
+        last: Row = {}
+        for row in self.curves.rows[-(2 + trainer.num_training_batches) :]:
+            last |= row
+        shown = "  ".join(
+            f"{name.removeprefix(self.phase + '/')} {last[name]:.4f}"
+            for name in (f"{self.phase}/loss", "val/loss", "val/accuracy", "val/map")
+            if name in last and (name in trainer.callback_metrics or name.startswith(self.phase))
+        )
+        seconds = time.perf_counter() - self._began
+        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+        print(f"{self.phase} {epoch}  {shown}  {seconds:.1f} s", flush=True)
+
+
+class CurvesFile(Logger):
+    """All curves in one CSV file: a row a step, a column a curve."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[Row] = []
+
+    @property
+    def name(self) -> str:
+        """Of the logger, for Lightning."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """None is kept: a run has one file."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Not here: config.yaml holds them."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep a row until the next `save`."""
+        self.rows.append({"step": float(step or 0), **metrics})
+
+    def save(self) -> None:
+        """Write the file anew."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with written_whole(self.path) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def csv_logger(run_dir: Path, name: str, config: dict[str, Any]) -> CurvesFile:
+    """`curves.csv` in the run's folder."""
+    del name, config
+    return CurvesFile(run_dir / "curves.csv")
+
+
+def no_logger(run_dir: Path, name: str, config: dict[str, Any]) -> None:
+    """No logger."""
+    del run_dir, name, config
+
+
+def wandb_logger(
+    run_dir: Path,
+    name: str,
+    config: dict[str, Any],
+    *,
+    project: str,
+    mode: Literal["online", "offline"] | None,
+    group: str | None,
+) -> WandbLogger:
+    """One W&B run for the whole training; a resumed training goes on in the same one.
+
+    Args:
+        run_dir: of the run; its W&B files lie in `wandb/` below it.
+        name: shown in W&B.
+        config: all settings.
+        project: in W&B.
+        mode: None: the environment's WANDB_MODE, else online where an API key is known, else
+            offline. Nothing ever asks for one.
+        group: in W&B.
+    """
+    known = run_dir / "wandb" / "deephash-run-id"
+    run_id = known.read_text() if known.is_file() else secrets.token_hex(4)
+    chosen = mode or os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
+    try:
+        run = wandb.init(
+            id=run_id,
+            resume="allow" if known.is_file() else None,
+            dir=run_dir,
+            name=name,
+            project=project,
+            group=group,
+            config=config,
+            mode=chosen,  # type: ignore[arg-type]
+            settings=wandb.Settings(silent=True),
+        )
+    except (wandb.Error, OSError) as error:
+        raise UserError(
+            f"logger=wandb: W&B did not start ({str(error).splitlines()[0]}). "
+            "Use logger.mode=offline or logger=csv."
+        ) from None
+    with written_whole(known) as path:
+        path.write_text(run_id)
+    if chosen == "online":
+        print(f"W&B run: {run.url}")
+    elif chosen == "offline":
+        folder = Path(run.dir).parent
+        print(f"W&B run: {folder} (view: wandb leet {folder}; upload: wandb sync {folder})")
+    return WandbLogger(experiment=run)
+
+
+def _has_api_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        entries = netrc(os.environ.get("NETRC")).hosts
+    except (OSError, NetrcParseError):
+        return False
+    return any("wandb" in host for host in entries)
+
+
+def report(
+    loggers: Sequence[Logger], step: int, results: Mapping[str, float], pictures: Mapping[str, Path]
+) -> None:
+    """Hand the final figures (`test/...`) and the pictures to the loggers."""
+    for logger in loggers:
+        logger.log_metrics({f"test/{key}": value for key, value in results.items()}, step=step)
+        if isinstance(logger, WandbLogger):
+            table = wandb.Table(["metric", "value"], [[k, v] for k, v in results.items()])
+            images = {key: wandb.Image(str(path)) for key, path in pictures.items()}
+            logger.experiment.log({"test/table": table, **images})
+        logger.save()
+
+
+def finish(loggers: Sequence[Logger], *, succeeded: bool) -> None:
+    """End the W&B run, so that its files are complete."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish(exit_code=0 if succeeded else 1)

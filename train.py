@@ -1,0 +1,19 @@
+"""Train, evaluate and report one hashing run: `python train.py dataset=cifar10 bits=48`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from deephash.config import command_line
+from deephash.run import run
+
+
+@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+def main(cfg: DictConfig) -> float:
+    """Run what `cfg` says; return the validation mAP, the objective of sweepers."""
+    with command_line():
+        return run(cfg)
+
+
+if __name__ == "__main__":
+    with command_line():  # errors of the command line itself
+        main()
