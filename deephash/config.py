@@ -35,6 +35,8 @@ from pydantic import (
 
 from deephash.errors import UserError, did_you_mean
 
+WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
+
 Node = dict[str, Any]  # names a class or function by `_target_`, beside its settings
 
 
@@ -208,12 +210,11 @@ def command_line() -> Iterator[None]:
     Hydra hides its exceptions unless HYDRA_FULL_ERROR is set, so it is set here; where the user
     has set it, the whole trace is shown.
     """
-    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if wants_trace:
+        if WANTS_TRACE:
             raise
         GlobalHydra.instance().clear()
         print(f"error: {_explain(error)}", file=sys.stderr)

@@ -176,8 +176,9 @@ def average_precision_retrieved(items: Counts, relevant: Counts, k: int) -> Floa
     weight = np.exp(log_choose(r, sent) + log_choose(n - r, m - sent) - log_choose(n, m))
     ahead = relevant_before[rows, last][row]
     gain = gain_before[row] + _expected_gain(before[rows, last][row], ahead, m, sent, m)
-    mean = np.bincount(row, weight * gain / np.maximum(1, ahead + sent), len(rows))
-    mean /= np.bincount(row, weight, len(rows))  # takes the rounding of the logarithms out
+    value = weight * gain / np.maximum(1, ahead + sent)
+    # Dividing by the sum of the weights takes the rounding of the logarithms out.
+    mean = np.bincount(row, value, len(rows)) / np.bincount(row, weight, len(rows))
     return np.where(relevant.sum(axis=1) > 0, mean, np.nan)
 
 
