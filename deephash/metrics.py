@@ -288,7 +288,7 @@ class HammingRanking(Metric):
 
     def compute(self) -> dict[str, float]:
         """The scalars of `evaluate_ranking` and `code_health` over all batches."""
-        if not self.query_words or not self.database_words:
+        if not len(self.query_words) or not len(self.database_words):  # lists, or gathered tensors
             raise ValueError("update once with role 'query' and once with 'database' beforehand")
         query_words, query_labels, database_words, database_labels = (
             dim_zero_cat(state)

@@ -117,7 +117,7 @@ def test_errors_name_the_side_and_the_shape():
     queries, query_labels, database, database_labels, bits = packed(*sample(48, "classes"))
     with pytest.raises(ValueError, match="database labels have shape"):
         distance_histogram(queries, query_labels, database, database_labels[:-1], bits)
-    with pytest.raises(ValueError, match="query labels have shape .* type float64"):
+    with pytest.raises(ValueError, match=r"query labels have shape .* type float64"):
         distance_histogram(queries, query_labels * 0.5, database, database_labels, bits)
     with pytest.raises(ValueError, match="both as class indices or both as multi-hot"):
         distance_histogram(queries, np.eye(7, 4, dtype=int), database, database_labels, bits)

@@ -124,6 +124,6 @@ def mean_over_pairs(losses: Tensor, alike: Tensor, *, balanced: bool) -> Tensor:
     if not balanced:
         return (losses * distinct).sum() / distinct.sum().clamp(min=1)
     halves = [
-        (losses * pairs).sum() / pairs.sum().clamp(min=1) for pairs in (alike & distinct, ~alike)
+        (losses * pairs).sum() / pairs.sum().clamp(min=1) for pairs in (alike & distinct, ~alike & distinct)
     ]
     return (halves[0] + halves[1]) / 2

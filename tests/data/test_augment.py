@@ -1,0 +1,66 @@
+import numpy as np
+import torch
+
+from deephash.data.augment import random_integers, translate_and_flip
+
+IMAGES = torch.arange(40 * 2 * 6 * 7, dtype=torch.int64).view(40, 2, 6, 7)
+INDICES = torch.arange(100, 140)
+
+
+def reference(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarray:
+    """Mirror, then shift with reflection, by numpy's own padding."""
+    image = image[:, :, ::-1] if flip else image
+    margin = 3
+    padded = np.pad(image, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
+    top, left = margin + down, margin + right
+    return padded[:, top : top + image.shape[1], left : left + image.shape[2]]
+
+
+def test_each_image_is_a_reflected_shift_or_its_mirror_image() -> None:
+    seen = set()
+    found = translate_and_flip(IMAGES, INDICES, translate=2, flip=True, seed=0, epoch=0)
+    for original, changed in zip(IMAGES.numpy(), found.numpy(), strict=True):
+        matches = [
+            (down, right, flip)
+            for down in range(-2, 3)
+            for right in range(-2, 3)
+            for flip in (False, True)
+            if np.array_equal(reference(original, down, right, flip), changed)
+        ]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) > 20  # of 50 ways, by 40 images
+
+
+def test_depends_on_seed_epoch_and_index_alone() -> None:
+    def augment(indices: torch.Tensor = INDICES, seed: int = 0, epoch: int = 0) -> torch.Tensor:
+        images = IMAGES[indices - 100]
+        return translate_and_flip(
+            images, indices, translate=2, flip=True, seed=seed, epoch=epoch
+        )
+
+    order = torch.randperm(40)
+    assert torch.equal(augment(INDICES[order]), augment()[order])
+    assert torch.equal(augment(INDICES[5:9]), augment()[5:9])
+    assert not torch.equal(augment(seed=1), augment())
+    assert not torch.equal(augment(epoch=1), augment())
+
+
+def test_nothing_asked_changes_nothing() -> None:
+    same = translate_and_flip(IMAGES, INDICES, translate=0, flip=False, seed=0, epoch=0)
+    assert torch.equal(same, IMAGES)
+
+
+def test_random_integers_are_uniform_and_independent() -> None:
+    draws = random_integers(torch.arange(100_000), seed=0, epoch=0, draws=3)
+    assert draws.min() >= 0
+    assert draws.max() < 2**31
+    for draw in draws:
+        # Chi-squared over 100 cells: mean 99, deviation 14.
+        cells = torch.bincount(draw % 100, minlength=100).double()
+        assert ((cells - 1000) ** 2 / 1000).sum() < 99 + 5 * 14
+    standard = (draws.double() / 2**31 - 0.5) * 12**0.5
+    neighbour = random_integers(torch.arange(100_000), seed=0, epoch=1, draws=3)[0]
+    others = torch.cat([standard, (neighbour.double() / 2**31 - 0.5)[None] * 12**0.5])
+    correlation = others @ others.T / 100_000 - torch.eye(4)
+    assert correlation.abs().max() < 5 / 100_000**0.5

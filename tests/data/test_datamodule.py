@@ -1,0 +1,77 @@
+import numpy as np
+import torch
+
+from deephash.data.datamodule import HashingData, ShuffledBatches
+from deephash.data.digits import digits
+from deephash.data.image_set import channel_statistics
+from deephash.data.protocols import per_class, with_validation
+
+
+def data(batch_size: int = 100, **kwargs: object) -> HashingData:
+    image_set = digits()
+    split = per_class(image_set, 0, queries=30, train=None, train_in_database=True)
+    split = with_validation(split, image_set.labels.numpy(), share=0.1, database=500, seed=0)
+    return HashingData(
+        image_set,
+        split,
+        batch_size=batch_size,
+        eval_batch_size=64,
+        translate=1,
+        flip=False,
+        seed=0,
+        **kwargs,  # type: ignore[arg-type]
+    )
+
+
+def test_an_epoch_holds_each_training_image_once_in_even_batches() -> None:
+    made = data()
+    batches = list(made.train_dataloader())
+    indices = torch.cat([batch["indices"] for batch in batches])
+    assert sorted(indices.tolist()) == made.split.train.tolist()
+    sizes = {len(batch["labels"]) for batch in batches}
+    assert max(sizes) <= 100
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_batch_holds_the_images_and_labels_of_its_indices() -> None:
+    image_set = digits()
+    batch = next(iter(data().train_dataloader()))
+    assert batch["inputs"].dtype == torch.uint8
+    assert torch.equal(batch["inputs"], image_set.images[batch["indices"]])
+    assert torch.equal(batch["labels"], image_set.labels[batch["indices"]])
+
+
+def test_order_depends_on_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = ShuffledBatches(np.arange(50), 8, seed)
+        batches.set_epoch(epoch)
+        return torch.cat(list(batches)).tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(s, e)) for s in (0, 1) for e in (0, 1)}) == 4
+
+
+def test_evaluation_is_in_order_and_complete() -> None:
+    made = data()
+    for loader, indices in zip(
+        made.val_dataloader(),
+        (made.split.validation, made.split.validation_database),
+        strict=True,
+    ):
+        seen = torch.cat([batch["indices"] for batch in loader])
+        assert seen.tolist() == indices.tolist()
+
+
+def test_features_are_served_in_the_images_place() -> None:
+    features = torch.randn(1797, 5)
+    batch = next(iter(data(features=features).train_dataloader()))
+    assert torch.equal(batch["inputs"], features[batch["indices"]])
+
+
+def test_channel_statistics_equal_float64() -> None:
+    images = torch.randint(0, 256, (70, 3, 5, 6), dtype=torch.uint8)
+    chosen = np.arange(10, 60)
+    mean, std = channel_statistics(images, chosen)
+    pixels = images[10:60].double()
+    torch.testing.assert_close(mean.double(), pixels.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(std.double(), pixels.std(dim=(0, 2, 3), correction=0))

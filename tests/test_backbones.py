@@ -1,0 +1,59 @@
+import pytest
+import torch
+from conftest import composed, options
+from torch import nn
+
+from deephash.backbones import Standardized
+from deephash.config import build, checked
+from deephash.errors import UserError
+
+
+@pytest.mark.parametrize("name", options("backbone"))
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
+def test_every_backbone_keeps_timms_contract(name: str, channels: int, side: int) -> None:
+    settings = checked(composed(f"backbone={name}"))
+    net = build("backbone", settings.backbone, channels, (side, side))
+    features = net(torch.randn(2, channels, side, side))
+    assert features.shape == (2, net.num_features)
+    features.square().sum().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None]
+    assert not without
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_the_papers_nets_have_caffes_sizes() -> None:
+    lenet = build("backbone", checked(composed("backbone=lenet")).backbone, 1, (28, 28))
+    assert lenet.num_features == 500
+    # conv20, conv50, fc500 of Caffe's LeNet: weights and biases
+    assert parameters(lenet) == 20 * 25 + 20 + 50 * 20 * 25 + 50 + 800 * 500 + 500
+    quick = build("backbone", checked(composed("backbone=cifar_quick")).backbone, 3, (32, 32))
+    assert quick.num_features == 1024
+    assert parameters(quick) == 32 * 75 + 32 + 32 * 800 + 32 + 64 * 800 + 64
+
+
+@pytest.mark.parametrize("name", ["lenet", "cifar_quick", "resnet_small"])
+def test_images_that_are_too_small_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"backbone={name} needs images of at least"):
+        build("backbone", checked(composed(f"backbone={name}")).backbone, 1, (5, 5))
+
+
+def test_an_unknown_timm_model_is_named() -> None:
+    settings = checked(composed("backbone=timm", "backbone.model_name=resnet19"))
+    with pytest.raises(UserError, match="backbone.model_name=resnet19"):
+        build("backbone", settings.backbone, 3, (32, 32))
+
+
+def test_standardized_images_have_mean_zero_and_deviation_one() -> None:
+    images = torch.randint(0, 256, (50, 3, 4, 4), dtype=torch.uint8)
+    as_float = images.double()
+    mean = as_float.mean(dim=(0, 2, 3)).float()
+    std = as_float.std(dim=(0, 2, 3), correction=0).float()
+    flat = nn.Flatten()
+    flat.num_features = 48  # type: ignore[assignment]
+    seen = Standardized(flat, mean, std)(images).view(50, 3, 16)
+    torch.testing.assert_close(seen.mean(dim=(0, 2)), torch.zeros(3), atol=1e-5, rtol=0)
+    deviation = seen.std(dim=(0, 2), correction=0)
+    torch.testing.assert_close(deviation, torch.ones(3), atol=1e-5, rtol=0)
