@@ -91,6 +91,12 @@ class Evaluation(_Strict):
     batch_size: PositiveInt
 
 
+class Phases(_Strict):
+    """The phases of the run, by name, in order."""
+
+    order: Annotated[list[str], Field(min_length=1)]
+
+
 class Settings(_Strict):
     """One run, checked."""
 
@@ -106,7 +112,7 @@ class Settings(_Strict):
     augment: Augment
     backbone: Node
     method: Node
-    phases: Annotated[list[str], Field(min_length=1)]
+    phases: Phases
     phase: dict[str, Phase]
     evaluation: Evaluation
     trainer: Node
@@ -114,7 +120,7 @@ class Settings(_Strict):
 
     def ordered_phases(self) -> dict[str, ClassifyPhase | HashPhase]:
         """The phases of this run by name, in order."""
-        return {name: self.phase[name] for name in self.phases}
+        return {name: self.phase[name] for name in self.phases.order}
 
 
 def checked(cfg: DictConfig) -> Settings:
@@ -130,10 +136,20 @@ def checked(cfg: DictConfig) -> Settings:
         raise UserError(_first_problem(error)) from None
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
-    for name in settings.phases:
+    order = settings.phases.order
+    for name in order:
         if name not in settings.phase:
             hint = did_you_mean(name, settings.phase)
-            raise UserError(f"phases: there is no phase '{name}'. {hint}")
+            raise UserError(f"phases.order: there is no phase '{name}'. {hint}")
+        if order.count(name) > 1:
+            raise UserError(
+                f"phases.order names '{name}' twice. Define a phase of its own under another name."
+            )
+    if settings.evaluation.radius > settings.bits:
+        raise UserError(
+            f"evaluation.radius={settings.evaluation.radius} is more than bits={settings.bits}. "
+            "Lower it."
+        )
     return settings
 
 
@@ -150,15 +166,7 @@ def build(place: str, node: Node, *args: Any, partial: bool = False, **kwargs: A
     Raises:
         UserError: the target does not exist, or a setting is not of the type that it declares.
     """
-    target = node.get("_target_")
-    if not isinstance(target, str):
-        raise UserError(f"{place}: no _target_ names a class or function in {node}.")
-    try:
-        found = get_class(target) if target.rpartition(".")[2][:1].isupper() else get_method(target)
-    except Exception as error:
-        raise UserError(f"{place}._target_={target} cannot be imported: {error}") from None
-    given = {key: value for key, value in node.items() if key != "_target_"}
-    _check_arguments(place, found, given)
+    check(place, node)
     try:
         return instantiate(node, *args, _partial_=partial, _convert_="all", **kwargs)
     except InstantiationException as error:
@@ -167,7 +175,21 @@ def build(place: str, node: Node, *args: Any, partial: bool = False, **kwargs: A
         raise error.__cause__ or error from None
 
 
-def _check_arguments(place: str, found: Any, given: Node) -> None:
+def check(place: str, node: Node) -> None:
+    """Whether `node` can be built: its target exists, and its settings are of the right types.
+
+    Raises:
+        UserError: see `build`.
+    """
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        raise UserError(f"{place}: no _target_ names a class or function in {node}.")
+    try:
+        found = get_class(target) if target.rpartition(".")[2][:1].isupper() else get_method(target)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place}._target_={target} cannot be imported: {reason}") from None
+    given = {key: value for key, value in node.items() if key != "_target_"}
     parameters = inspect.signature(found).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     try:

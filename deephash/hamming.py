@@ -59,17 +59,18 @@ def distance_histogram(
     return counts.sum(axis=2), counts[:, :, 1].copy()
 
 
-def database_order_precision(
+def database_order_histogram(
     query_words: Array | Tensor,
     query_labels: Array | Tensor,
     database_words: Array | Tensor,
     database_labels: Array | Tensor,
     bits: int,
     *,
-    histogram: tuple[Counts, Counts],
     cutoffs: list[int],
-) -> tuple[npt.NDArray[np.float64], Counts]:
-    """Rank with ties in database order, as public code does, in one more pass over the pairs.
+) -> tuple[Counts, Counts, npt.NDArray[np.float64], Counts]:
+    """`distance_histogram`, and the ranking with ties in database order, as public code has it.
+
+    One pass over the pairs, on the CPU.
 
     Args:
         query_words: as for `distance_histogram`, and so are the next four.
@@ -77,28 +78,25 @@ def database_order_precision(
         database_words: see there.
         database_labels: see there.
         bits: see there.
-        histogram: what `distance_histogram` gave for the same arguments.
-        cutoffs: ranks k in ascending order; the size of the database for the whole ranking.
+        cutoffs: ranks k in ascending order, the last of them the size n of the database.
 
     Returns:
-        for each query and cutoff, (q, len(cutoffs)): the sum of the precisions at the ranks of
-        the relevant items up to the cutoff (float64), and the number of these items (int64).
+        items and relevant items (q, bits + 1), as from `distance_histogram`; then for each query
+        and cutoff, (q, len(cutoffs)): the sum of the precisions at the ranks of the relevant items
+        up to the cutoff (float64), and the number of these items (int64).
 
     Raises:
         ValueError: words or labels have the wrong shape, or cutoffs do not ascend from 1 to n.
     """
     arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
-    if cutoffs != sorted(cutoffs) or not 1 <= cutoffs[0] <= cutoffs[-1] <= len(database_words):
+    ascending = cutoffs == sorted(cutoffs) and cutoffs[0] >= 1
+    if not ascending or cutoffs[-1] != len(database_words):
         raise ValueError(
             f"cutoffs are {cutoffs}: give ascending ranks from 1 to the {len(database_words)} "
             "items of the database"
         )
-    items, relevant = histogram
     return _database_order_numba(
-        *_one_word_flat(*arrays),
-        np.cumsum(items, axis=1) - items,
-        relevant.sum(axis=1),
-        np.array(cutoffs),
+        *_one_word_flat(*arrays), *_grouped(arrays[1], arrays[3]), bits, np.array(cutoffs)
     )
 
 
@@ -231,29 +229,67 @@ def _histogram_numba(  # type: ignore[no-untyped-def]
     return counts
 
 
+def _grouped(query_keys: Array, database_keys: Array) -> tuple[Counts, Counts, Counts]:
+    """Positions of the items class by class, and where each query's class begins and ends in them.
+
+    Empty for multi-hot labels.
+    """
+    if query_keys.ndim > 1:
+        none = np.empty(0, np.int64)
+        return none, none, none
+    order = np.argsort(database_keys, kind="stable")
+    ascending = database_keys[order]
+    first = np.searchsorted(ascending, query_keys, side="left")
+    return order, first, np.searchsorted(ascending, query_keys, side="right")
+
+
 @njit(parallel=True, nogil=True, cache=True)
 def _database_order_numba(  # type: ignore[no-untyped-def]
-    query, query_keys, database, database_keys, first_ranks, totals, cutoffs
+    query, query_keys, database, database_keys, order, first, end, bits, cutoffs
 ):
-    """Counting sort of the relevance by distance, then the precisions at the relevant ranks."""
-    sums = np.zeros((len(query), len(cutoffs)), np.float64)
-    hits = np.zeros((len(query), len(cutoffs)), np.int64)
-    for i in prange(len(query)):
-        next_rank = first_ranks[i].copy()
-        ranking = np.empty(len(database), np.uint8)
-        for j in range(len(database)):
-            distance = _distance(query, i, database, j)
-            ranking[next_rank[distance]] = _share_label(query_keys, i, database_keys, j)
-            next_rank[distance] += 1
-        rank, found, total = 0, 0, 0.0
-        for c in range(len(cutoffs)):
-            while rank < cutoffs[c] and found < totals[i]:
-                rank += 1
-                if ranking[rank - 1]:
-                    found += 1
-                    total += found / rank
-            sums[i, c], hits[i, c] = total, found
-    return sums, hits
+    """A pass over all items finds each one's place among its equals, one over the relevant ranks.
+
+    The rank of an item is the number of nearer items, known when all are counted, plus its place.
+    """
+    q, n, last = len(query), len(database), len(cutoffs) - 1
+    items = np.zeros((q, bits + 1), np.int64)
+    relevant = np.zeros((q, bits + 1), np.int64)
+    sums = np.zeros((q, last + 1), np.float64)
+    hits = np.zeros((q, last + 1), np.int64)
+    for i in prange(q):
+        distance = np.empty(n, np.uint16)
+        for j in range(n):
+            distance[j] = _distance(query, i, database, j)
+        seen = np.zeros(bits + 1, np.int32)
+        place = np.empty(n, np.int32)
+        for j in range(n):
+            place[j] = seen[distance[j]]
+            seen[distance[j]] += 1
+        if query_keys.ndim == 1:
+            mine = order[first[i] : end[i]]
+        else:
+            shared = np.empty(n, np.bool_)
+            for j in range(n):
+                shared[j] = _share_label(query_keys, i, database_keys, j) != 0
+            mine = np.flatnonzero(shared)
+        for j in mine:
+            relevant[i, distance[j]] += 1
+        items[i] = seen
+        nearer = np.cumsum(items[i]) - items[i]
+        found = np.cumsum(relevant[i]) - relevant[i]
+        total = 0.0
+        for j in mine:
+            d = distance[j]
+            found[d] += 1
+            rank = nearer[d] + place[j] + 1
+            precision = found[d] / rank
+            total += precision
+            for c in range(last):
+                if rank <= cutoffs[c]:
+                    sums[i, c] += precision
+                    hits[i, c] += 1
+        sums[i, last], hits[i, last] = total, len(mine)
+    return items, relevant, sums, hits
 
 
 def _histogram_torch(

@@ -22,7 +22,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from deephash.codes import pack, sign, unpack
-from deephash.hamming import database_order_precision, distance_histogram
+from deephash.hamming import database_order_histogram, distance_histogram
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -54,14 +54,15 @@ def evaluate_ranking(
     *,
     ks: Sequence[int],
     radius: int,
+    database_order: bool = False,
 ) -> Ranking:
     """Rank the database for each query by Hamming distance and measure the rankings.
 
-    The scalars are `map`, `map_best`, `map_worst`, `map_database_order`; for each k `map@k`,
-    `map_retrieved@k`, the same two in database order, `precision@k` and `recall@k`; for the
-    radius r `precision_radius{r}`, `recall_radius{r}` and `empty_balls_radius{r}`; and
-    `queries_without_relevant`, a count. Compare with published tables in database order only:
-    it says as much about the order of the files as about the codes.
+    The scalars are `map`, `map_best`, `map_worst`; for each k `map@k`, `map_retrieved@k`,
+    `precision@k` and `recall@k`; for the radius r `precision_radius{r}`, `recall_radius{r}` and
+    `empty_balls_radius{r}`; and `queries_without_relevant`, a count. With `database_order` also
+    `map_database_order` and, for each k, both cut at it: only for comparison with published
+    tables, since it says as much about the order of the files as about the codes.
 
     Args:
         query_words: packed codes, (q, ceil(bits / 64)), see `deephash.codes.pack`.
@@ -71,6 +72,7 @@ def evaluate_ranking(
         bits: length of a code.
         ks: ranks to cut the ranking at, each at most n.
         radius: Hamming radius of the balls, 0 to bits.
+        database_order: rank with ties in database order as well, on the CPU.
 
     Returns:
         the scalars and the precision-recall curve; NaN where no query has a relevant item.
@@ -91,29 +93,34 @@ def evaluate_ranking(
     if not 1 <= cutoffs[0] <= cutoffs[-1] <= size:
         raise ValueError(f"ks are {list(ks)}: give ranks from 1 to the {size} database items")
     pairs = (query_words, query_labels, database_words, database_labels, bits)
-    items, relevant = histogram = distance_histogram(*pairs)
-    sums, hits = database_order_precision(*pairs, histogram=histogram, cutoffs=cutoffs)
+    if database_order:
+        items, relevant, sums, hits = database_order_histogram(*pairs, cutoffs=cutoffs)
+    else:
+        items, relevant = distance_histogram(*pairs)
     total = relevant.sum(axis=1)
     precision, recall = precision_by_radius(items, relevant), recall_by_radius(relevant)
     values = {
         "map": average_precision(items, relevant),
         "map_best": average_precision_best(items, relevant),
         "map_worst": average_precision_worst(items, relevant),
-        "map_database_order": _ratio(sums[:, -1], total),
         f"precision_radius{radius}": precision[:, radius],
         f"recall_radius{radius}": recall[:, radius],
         f"empty_balls_radius{radius}": items[:, : radius + 1].sum(axis=1) == 0,
     }
     for k in ks:
-        column = cutoffs.index(k)
         values |= {
             f"map@{k}": average_precision(items, relevant, k),
             f"map_retrieved@{k}": average_precision_retrieved(items, relevant, k),
-            f"map_database_order@{k}": _ratio(sums[:, column], np.minimum(k, total)),
-            f"map_retrieved_database_order@{k}": sums[:, column] / np.maximum(1, hits[:, column]),
             f"precision@{k}": precision_at(items, relevant, k),
             f"recall@{k}": recall_at(items, relevant, k),
         }
+    if database_order:
+        values["map_database_order"] = _ratio(sums[:, -1], total)
+        for k in ks:
+            column = cutoffs.index(k)
+            some, count = sums[:, column], hits[:, column]
+            values[f"map_database_order@{k}"] = _ratio(some, np.minimum(k, total))
+            values[f"map_retrieved_database_order@{k}"] = some / np.maximum(1, count)
     judged = total > 0
     scalars = {name: float(_mean(value[judged])) for name, value in values.items()}
     scalars["queries_without_relevant"] = float(np.count_nonzero(~judged))
@@ -240,9 +247,9 @@ def code_health(words: npt.NDArray[np.uint64], bits: int) -> dict[str, float]:
 class HammingRanking(Metric):
     """`evaluate_ranking` and the database's `code_health`, from batches and over processes.
 
-    Only packed codes and labels are kept and gathered. Database order is by process, then by
-    batch. A sampler must not pad: an item that two processes saw counts twice. Each process needs
-    one update of each role, of no rows where it has none.
+    Only packed codes and labels are kept and gathered. A sampler must not pad: an item that two
+    processes saw counts twice. Each process needs one update of each role, of no rows where it has
+    none.
 
     Args:
         bits: length of a code.

@@ -2,11 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -52,7 +55,7 @@ class PhaseModule(pl.LightningModule):
         """What the optimiser changes."""
         return self
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser under a rate that rises and falls linearly, step by step."""
         optimizer = self.optimizer(self.trained().parameters())
         total = int(self.trainer.estimated_stepping_batches)
@@ -66,10 +69,6 @@ class PhaseModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Features, float32 (n, num_features), on the CPU."""
-        return self.backbone(batch["inputs"]).cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down what this model is."""
@@ -156,7 +155,7 @@ class Hash(PhaseModule):
             return self.method.loss(HashBatch(logits, batch["labels"]))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
-        role = "query" if dataloader_idx == 0 else "database"
+        role: Literal["query", "database"] = "query" if dataloader_idx == 0 else "database"
         self.ranking.update(self(batch["inputs"]), batch["labels"], role)
 
     def on_validation_epoch_end(self) -> None:
@@ -172,7 +171,18 @@ class Hash(PhaseModule):
             )
 
 
-def head_codes(method: Method, features: Tensor) -> Any:
-    """Packed codes of features (n, num_features): uint64 (n, ceil(bits / 64))."""
+class Features(pl.LightningModule):
+    """A backbone that predicts: features float32 (n, num_features), on the CPU."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.backbone(batch["inputs"]).cpu()
+
+
+def head_codes(method: Method, features: Tensor) -> npt.NDArray[np.uint64]:
+    """Packed codes, uint64 (n, ceil(bits / 64)), of features (n, num_features)."""
     with torch.inference_mode():
-        return pack(sign(method(features)))
+        return pack(sign(method.cpu()(features)))

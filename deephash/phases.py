@@ -6,10 +6,10 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
@@ -29,7 +29,7 @@ from deephash.data.protocols import Split
 from deephash.errors import UserError
 from deephash.files import written_whole
 from deephash.methods.base import Method
-from deephash.module import Classify, Hash, PhaseModule
+from deephash.module import Classify, Features, Hash, PhaseModule
 from deephash.seeds import derived_seed
 from deephash.tracking import Curves, EpochLines, Row, replay
 
@@ -107,11 +107,11 @@ class Training:
                     _copy(finished, cached)
             self.seconds[name] = time.perf_counter() - began
 
-    def features(self, indices: Any) -> Tensor:
+    def features(self, indices: np.ndarray) -> Tensor:
         """Features, float32 (n, num_features) on the CPU, of these images, not augmented."""
         trainer = self.trainer(callbacks=[], logger=False, max_epochs=1)
-        module = PhaseModule(self.backbone, optimizer=_no_optimizer, warmup=0, identity={})
-        return torch.cat(trainer.predict(module, self._data(batch_size=2).loader(indices)))
+        batches = trainer.predict(Features(self.backbone), self._data(batch_size=2).loader(indices))
+        return torch.cat(cast(list[Tensor], batches))
 
     def _module(self, name: str, phase: ClassifyPhase | HashPhase) -> Classify | Hash:
         optimizer = build(f"phase.{name}.optimizer", phase.optimizer, partial=True)
@@ -196,6 +196,17 @@ class Training:
                 )
 
 
+def check_optimizers(phases: Mapping[str, ClassifyPhase | HashPhase]) -> None:
+    """Try each phase's optimizer on one number, before anything is trained.
+
+    Raises:
+        UserError: it refuses its settings.
+    """
+    for name, phase in phases.items():
+        place = f"phase.{name}.optimizer"
+        build(place, phase.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+
+
 class _SeededEpochs(Callback):
     """Seeds the global generators at each epoch, so that a resumed epoch draws the same."""
 
@@ -223,6 +234,3 @@ def _copy(source: Path, target: Path) -> None:
 
 def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-
-
-_no_optimizer = partial(torch.optim.SGD, lr=0.0)

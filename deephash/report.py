@@ -70,6 +70,7 @@ def report(
         settings.bits,
         ks=tuple(settings.evaluation.ks),
         radius=settings.evaluation.radius,
+        database_order=True,
     )
     results = ranking.scalars | code_health(codes["database"][0], settings.bits)
     seconds = {**training.seconds, "evaluate": time.perf_counter() - evaluating}

@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,12 +15,12 @@ from pytorch_lightning.loggers import Logger
 
 from deephash import console, tracking
 from deephash.backbones import Standardized
-from deephash.config import Settings, build, checked
+from deephash.config import Settings, build, check, checked
 from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.protocols import Split, with_validation
 from deephash.errors import UserError
 from deephash.files import write_json, written_whole
-from deephash.phases import Training
+from deephash.phases import Training, check_optimizers
 from deephash.report import record_of, report
 from deephash.seeds import derived_seed
 
@@ -48,7 +48,10 @@ def run(cfg: DictConfig) -> float:
 def _run(settings: Settings, folder: Path, image_set: ImageSet, split: Split) -> float:
     began = time.perf_counter()
     trainer_settings = _trainer_settings(settings.trainer)
+    _check_against_data(settings, image_set, split)
     model = _model(settings, image_set, split)
+    check_optimizers(settings.ordered_phases())
+    check("logger", settings.logger)
     _claim(folder, settings)
     record = record_of(settings, image_set, split, trainer_settings)
     write_json(folder / "record.json", record)
@@ -128,7 +131,7 @@ def _resumed(cfg: DictConfig) -> Settings:
     folder = Path(cfg.resume)
     if not (folder / CONFIG).is_file():
         raise UserError(f"resume={folder}: no run is there (no {CONFIG}). Name a run's folder.")
-    saved = OmegaConf.load(folder / CONFIG)
+    saved = cast(DictConfig, OmegaConf.load(folder / CONFIG))
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in overrides:
         group = override.lstrip("+~").partition("=")[0].partition(".")[0]
@@ -152,6 +155,22 @@ def _data(settings: Settings) -> tuple[ImageSet, Split]:
         database=settings.validation.database,
         seed=settings.seed,
     )
+
+
+def _check_against_data(settings: Settings, image_set: ImageSet, split: Split) -> None:
+    """What can be wrong only once the images are known; told before anything is trained."""
+    for k in settings.evaluation.ks:
+        if k > len(split.database):
+            raise UserError(
+                f"evaluation.ks={settings.evaluation.ks}: {k} is more than the "
+                f"{len(split.database)} images of the database. Lower it."
+            )
+    height, width = image_set.images.shape[2:]
+    if settings.augment.translate >= min(height, width):
+        raise UserError(
+            f"augment.translate={settings.augment.translate} is not less than the images' "
+            f"{height} x {width} pixels. Lower it."
+        )
 
 
 def _model(settings: Settings, image_set: ImageSet, split: Split) -> tuple[Standardized, Any]:

@@ -135,15 +135,11 @@ class EpochLines(Callback):
         self._began = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the epoch's last values."""
-        last: Row = {}
-        for row in self.curves.rows[-(2 + trainer.num_training_batches) :]:
-            last |= row
-        shown = "  ".join(
-            f"{name.removeprefix(self.phase + '/')} {last[name]:.4f}"
-            for name in (f"{self.phase}/loss", "val/loss", "val/accuracy", "val/map")
-            if name in last and (name in trainer.callback_metrics or name.startswith(self.phase))
-        )
+        """Print the last values of loss and validation."""
+        name = f"{self.phase}/loss"
+        values = {"loss": next(row[name] for row in reversed(self.curves.rows) if name in row)}
+        values |= {k: float(v) for k, v in trainer.callback_metrics.items() if "val/" in k}
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
         seconds = time.perf_counter() - self._began
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(f"{self.phase} {epoch}  {shown}  {seconds:.1f} s", flush=True)

@@ -10,9 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 
 @pytest.fixture
-def train(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-):  # noqa: ANN201
+def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     """Run train.py with arguments; return its exit code, output and error output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -54,9 +52,9 @@ def train(
         (["phase.hash.epochs=0"], ["phase.hash.epochs=0", "greater than 0"]),
         (["phase.hash.objective=sing"], ["phase.hash", "sing", "classify", "hash"]),
         (["phase.pretrain.batch_size=1"], ["phase.pretrain.batch_size=1"]),
-        (["phases=[pretrain,hush]"], ["there is no phase 'hush'", "Did you mean 'hash'?"]),
-        (["phases=[]"], ["phases"]),
-        (["phases=[hash,hash]"], ["phases", "twice"]),
+        (["phases.order=[pretrain,hush]"], ["there is no phase 'hush'", "Did you mean 'hash'?"]),
+        (["phases.order=[]"], ["phases"]),
+        (["phases.order=[hash,hash]"], ["phases", "twice"]),
         (["method.tau=-1"], ["method.tau=-1"]),
         (["method.tau=sharp"], ["method.tau=sharp", "valid number"]),
         (["method.surrogate=smooth"], ["method.surrogate=smooth", "'factored' or 'bilinear'"]),
@@ -66,6 +64,8 @@ def train(
         (["evaluation.ks=[100000]"], ["evaluation.ks", "100000", "1497"]),
         (["protocol.queries=500"], ["protocol.queries=500", "class"]),
         (["validation.share=1.0"], ["validation.share=1.0"]),
+        (["phase.hash.optimizer.lr=fast"], ["phase.hash.optimizer.lr=fast"]),
+        (["phase.hash.optimizer.lr=-1"], ["phase.hash.optimizer", "-1"]),
         (["augment.translate=16"], ["augment.translate=16", "16 x 16"]),
         (["trainer=gpu"], ["trainer", "gpu", "trainer=cpu"]),
         (["trainer.devices=2", "trainer=cpu"], ["trainer.devices=2"]),

@@ -4,7 +4,7 @@ import torch
 
 from deephash import hamming
 from deephash.codes import pack
-from deephash.hamming import database_order_precision, distance_histogram, nearest
+from deephash.hamming import database_order_histogram, distance_histogram, nearest
 
 CASES = [
     pytest.param(bits, labels, id=f"{bits}-{labels}")
@@ -92,9 +92,8 @@ def test_database_order_is_a_stable_sort(bits, labels):
     data = sample(bits, labels)
     distance, relevance = naive(*data)
     arguments, cutoffs = packed(*data), [1, 20, 499, 500]
-    sums, hits = database_order_precision(
-        *arguments, histogram=distance_histogram(*arguments), cutoffs=cutoffs
-    )
+    items, relevant, sums, hits = database_order_histogram(*arguments, cutoffs=cutoffs)
+    np.testing.assert_array_equal((items, relevant), distance_histogram(*arguments))
     for i, order in enumerate(np.argsort(distance, axis=1, kind="stable")):
         ranked = relevance[i, order]
         precision = np.cumsum(ranked) / np.arange(1, 501)
@@ -129,6 +128,4 @@ def test_errors_name_the_side_and_the_shape():
         nearest(queries, database, 501)
     arguments = (queries, query_labels, database, database_labels, bits)
     with pytest.raises(ValueError, match=r"cutoffs are \[5, 2\]"):
-        database_order_precision(
-            *arguments, histogram=distance_histogram(*arguments), cutoffs=[5, 2]
-        )
+        database_order_histogram(*arguments, cutoffs=[5, 2])

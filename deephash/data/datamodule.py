@@ -56,7 +56,8 @@ class HashingData(pl.LightningDataModule):
         self.source = InMemory(image_set.images if features is None else features, image_set.labels)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.augmentation = {"translate": translate, "flip": flip}
+        self.translate = translate
+        self.flip = flip
         self.seed = seed
         self.serves_images = features is None
 
@@ -81,7 +82,8 @@ class HashingData(pl.LightningDataModule):
         images = translate_and_flip(
             batch["inputs"],
             batch["indices"],
-            **self.augmentation,
+            translate=self.translate,
+            flip=self.flip,
             seed=self.seed,
             epoch=self.trainer.current_epoch,
         )

@@ -44,7 +44,7 @@ def mnist(data_dir: str) -> ImageSet:
 def _check_size(path: Path) -> None:
     """An IDX file's header says how long it is: type and rank, then the big-endian sizes."""
     with path.open("rb") as file:
-        header = np.frombuffer(file.read(16), dtype=">i4")
+        header = np.frombuffer(file.read(16).ljust(16, b"\0"), dtype=">i4")
     rank = int(header[0]) & 0xFF if len(header) else 0
     expected = 4 + 4 * rank + int(header[1 : 1 + rank].prod()) if rank in (1, 3) else None
     if expected != path.stat().st_size:

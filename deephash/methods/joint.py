@@ -123,7 +123,6 @@ def mean_over_pairs(losses: Tensor, alike: Tensor, *, balanced: bool) -> Tensor:
     distinct = ~torch.eye(len(alike), dtype=torch.bool, device=alike.device)
     if not balanced:
         return (losses * distinct).sum() / distinct.sum().clamp(min=1)
-    halves = [
-        (losses * pairs).sum() / pairs.sum().clamp(min=1) for pairs in (alike & distinct, ~alike & distinct)
-    ]
+    kinds = alike & distinct, ~alike & distinct
+    halves = [(losses * pairs).sum() / pairs.sum().clamp(min=1) for pairs in kinds]
     return (halves[0] + halves[1]) / 2

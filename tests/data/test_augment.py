@@ -35,9 +35,7 @@ def test_each_image_is_a_reflected_shift_or_its_mirror_image() -> None:
 def test_depends_on_seed_epoch_and_index_alone() -> None:
     def augment(indices: torch.Tensor = INDICES, seed: int = 0, epoch: int = 0) -> torch.Tensor:
         images = IMAGES[indices - 100]
-        return translate_and_flip(
-            images, indices, translate=2, flip=True, seed=seed, epoch=epoch
-        )
+        return translate_and_flip(images, indices, translate=2, flip=True, seed=seed, epoch=epoch)
 
     order = torch.randperm(40)
     assert torch.equal(augment(INDICES[order]), augment()[order])

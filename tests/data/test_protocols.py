@@ -28,7 +28,7 @@ def counts(made: ImageSet, indices: np.ndarray) -> list[int]:
     return np.bincount(made.labels.numpy()[indices], minlength=len(made.classes)).tolist()
 
 
-def protocol(name: str, made: ImageSet, *overrides: str, seed: int = 0):  # noqa: ANN201
+def protocol(name: str, made: ImageSet, *overrides: str, seed: int = 0):
     settings = checked(composed(f"protocol={name}", *overrides))
     return build("protocol", settings.protocol, made, seed)
 
@@ -94,5 +94,3 @@ def test_checksum_of_a_split_sees_every_part() -> None:
     for name, indices in split.arrays().items():
         sums.add(type(split)(**{**split.arrays(), name: indices[1:]}).checksum)
     assert len(sums) == 6
-
-
