@@ -4,18 +4,16 @@
 """
 
 import argparse
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import torch
+from machine import described, machine, write
 
 from deephash.codes import pack
 from deephash.hamming import distance_histogram
@@ -32,20 +30,14 @@ T = TypeVar("T")
 def main() -> None:
     """Measure, and write the figures as JSON and as a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    results = Path(__file__).parent / "results"
-    parser.add_argument("--out", type=Path, default=results, help="folder for the results")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
     numba.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
-    figures = measure(options.seed) | {"threads": options.threads, "seed": options.seed}
-    figures |= machine()
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
-    table = markdown(figures)
-    (options.out / "evaluation.md").write_text(table)
-    print(table)
+    figures = measure(options.seed)
+    figures |= {"threads": options.threads, "seed": options.seed, **machine("numpy", "numba")}
+    write("evaluation", figures, markdown(figures))
 
 
 def measure(seed: int) -> dict[str, object]:
@@ -121,50 +113,19 @@ def timed(compute: Callable[[], T]) -> tuple[T, float]:
     return value, min(seconds)
 
 
-def machine() -> dict[str, object]:
-    """Processor, cores, load and versions."""
-    names = (line for line in cpuinfo() if line.startswith("model name"))
-    return {
-        "cpu": next(names, platform.processor()).rpartition(":")[2].strip(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "numba": numba.__version__,
-            "torch": torch.__version__,
-        },
-        "queries": QUERIES,
-        "items": ITEMS,
-        "bits": BITS,
-        "classes": CLASSES,
-        "ks": KS,
-        "repeats": REPEATS,
-        "loop_queries": LOOP_QUERIES,
-    }
-
-
-def cpuinfo() -> list[str]:
-    """Lines of the kernel's description of the processor, none off Linux."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def markdown(figures: dict[str, Any]) -> str:
     """The figures as a table."""
     rows = "".join(f"| {name} | {value:.3f} |\n" for name, value in figures["seconds"].items())
     loop = figures["map_of_the_loop_queries"]
-    versions = ", ".join(f"{name} {value}" for name, value in figures["versions"].items())
     return (
-        "# Evaluation time\n\n"
-        f"{figures['queries']:,} queries x {figures['items']:,} items, {figures['bits']} bits, "
-        f"{figures['classes']} classes, k = {' and '.join(map(str, figures['ks']))}; random codes, "
-        f"seed {figures['seed']}.\n{figures['cpu']}, {figures['cores']} cores, "
-        f"{figures['threads']} threads, load average {figures['load_average']:.1f}; {versions}.\n"
-        f"Fastest of {figures['repeats']}, after compilation. The public loop was timed on "
-        f"{figures['loop_queries']} queries and scaled to all.\n\n"
+        f"{QUERIES:,} queries x {ITEMS:,} items, {BITS} bits, {CLASSES} classes, "
+        f"k = {' and '.join(map(str, KS))}; random codes, seed {figures['seed']}.\n"
+        f"{described(figures)} {figures['threads']} threads, load average "
+        f"{figures['load_average']}.\n"
+        f"Fastest of {REPEATS}, after compilation. The public loop was timed on "
+        f"{LOOP_QUERIES} queries and scaled to all.\n\n"
         f"| what | seconds |\n|---|---:|\n{rows}\n"
-        f"On these {figures['loop_queries']} queries the loop finds a mAP of "
+        f"On these {LOOP_QUERIES} queries the loop finds a mAP of "
         f"{loop['public loop']:.4f}, by an order of ties that its sort happens to give; the "
         f"expectation over all orders is {loop['map']:.4f}, the best {loop['map_best']:.4f}, the "
         f"worst {loop['map_worst']:.4f}.\n"

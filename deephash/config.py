@@ -209,7 +209,10 @@ def check(place: str, node: Node) -> None:
     try:
         model.model_validate(given)
     except ValidationError as error:
-        raise UserError(f"{place}.{_first_problem(error)}") from None
+        problem = error.errors()[0]
+        wrong = str(problem["loc"][0])
+        reason = _lowered(problem["msg"])
+        raise UserError(f"{place}.{wrong}={given[wrong]}: {reason}.") from None
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -221,8 +224,11 @@ def _first_problem(error: ValidationError) -> str:
         return f"{place}: this setting has no value; give one as {place}=..."
     if problem["type"] == "extra_forbidden":
         return f"{place}: there is no such setting."
-    message = problem["msg"][:1].lower() + problem["msg"][1:]
-    return f"{place}={problem['input']}: {message}."
+    return f"{place}={problem['input']}: {_lowered(problem['msg'])}."
+
+
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:]
 
 
 @contextmanager

@@ -33,6 +33,9 @@ def quiet_libraries() -> Iterator[None]:
         # A short epoch has fewer steps than Lightning's logging interval; curves are our own.
         warnings.filterwarnings("ignore", ".*The number of training batches.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
+        # Between Lightning's own parts, or with torch.
+        warnings.filterwarnings("ignore", ".*not supported by the model summary.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")
         try:
             yield
         finally:

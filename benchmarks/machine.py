@@ -1,0 +1,45 @@
+"""Where a benchmark ran, and how its results are written."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def machine(*libraries: str) -> dict[str, Any]:
+    """Processor, cores, load and versions."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("deephash", "torch", *libraries)},
+        },
+    }
+
+
+def _processor() -> str:
+    """As Linux names it; elsewhere as Python does."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def described(where: dict[str, Any]) -> str:
+    """One sentence of what `machine` found."""
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
+    return f"{where['cpu']}, {where['cores']} cores; {versions}."
+
+
+def write(name: str, figures: dict[str, Any], table: str) -> None:
+    """Write results/NAME.json and results/NAME.md, and print the table."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (RESULTS / f"{name}.md").write_text(table)
+    print(table)

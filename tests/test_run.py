@@ -1,0 +1,309 @@
+"""Whole runs on the digits: what they leave, find again, resume and refuse."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, ROOT
+from omegaconf import DictConfig, OmegaConf
+
+from deephash.codes import unpack
+from deephash.data.digits import digits
+from deephash.errors import UserError
+from deephash.run import run
+
+Compose = Callable[..., DictConfig]
+
+
+def finished(compose_run: Compose, *overrides: str, folder: str = "run") -> Path:
+    cfg = compose_run(*overrides, folder=folder)
+    run(cfg)
+    return Path(cfg.run_dir)
+
+
+def codes_of(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for part in ("query", "database"):
+        with np.load(folder / "codes" / f"{part}.npz") as file:
+            found |= {f"{part}_{key}": file[key] for key in file.files}
+    return found
+
+
+def assert_same_codes(one: Path, other: Path) -> None:
+    first, second = codes_of(one), codes_of(other)
+    assert first.keys() == second.keys()
+    for key, values in first.items():
+        np.testing.assert_array_equal(values, second[key], err_msg=key)
+
+
+def printed_lines(output: str, phase: str) -> list[str]:
+    return [line for line in output.splitlines() if re.match(rf"{phase} \d+/", line)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run by the command line, with W&B offline; its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    places = [f"run_dir={folder / 'run'}", f"cache_dir={folder / 'cache'}"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(folder), "NETRC": str(folder / "none")}
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *QUICK, "bits=20", *places],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return folder / "run", done.stdout
+
+
+def test_leaves_everything_it_names(whole: tuple[Path, str]) -> None:
+    folder, output = whole
+    for name in (
+        "config.yaml",
+        "record.json",
+        "metrics.json",
+        "split.npz",
+        "codes/query.npz",
+        "codes/database.npz",
+        "checkpoints/pretrain.ckpt",
+        "checkpoints/init.ckpt",
+        "checkpoints/hash.ckpt",
+    ):
+        assert (folder / name).is_file(), name
+    left = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert left == {"pretrain.ckpt", "init.ckpt", "hash.ckpt"}
+    for name in ("curves", "precision_recall", "bit_balance", "neighbours"):
+        assert (folder / "pictures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    for phase in ("pretrain", "init", "hash"):
+        assert len(printed_lines(output, phase)) == 1
+    assert "mAP, expected over tie orders" in output
+    assert "wandb sync" in output
+    assert str(folder / "metrics.json") in output.replace("\n", "")
+
+
+def test_metrics_are_those_of_the_saved_codes(whole: tuple[Path, str]) -> None:
+    # mAP by brute force from the files: ties resolved by random orders, averaged.
+    folder, _ = whole
+    saved = codes_of(folder)
+    figures = json.loads((folder / "metrics.json").read_text())["test"]
+    query = unpack(saved["query_words"], 20).astype(int)
+    database = unpack(saved["database_words"], 20).astype(int)
+    distance = (20 - query @ database.T) // 2
+    relevant = saved["query_labels"][:, None] == saved["database_labels"][None, :]
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(20):
+        order = np.lexsort((rng.random(distance.shape), distance))
+        hits = np.take_along_axis(relevant, order, axis=1)
+        precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)
+        means.append(((precision * hits).sum(axis=1) / hits.sum(axis=1)).mean())
+    assert figures["map"] == pytest.approx(np.mean(means), abs=4 * np.std(means))
+    ball = distance <= 2
+    within = (ball & relevant).sum(axis=1) / np.maximum(1, ball.sum(axis=1))
+    assert figures["precision_radius2"] == pytest.approx(within.mean(), abs=1e-12)
+
+
+def test_codes_and_split_agree_with_the_data(whole: tuple[Path, str]) -> None:
+    folder, _ = whole
+    saved = codes_of(folder)
+    image_set = digits()
+    position = {name: i for i, name in enumerate(image_set.ids)}
+    with np.load(folder / "split.npz") as split:
+        for part in ("query", "database"):
+            ids = saved[f"{part}_ids"]
+            assert ids.tolist() == split[part].tolist()
+            labels = image_set.labels[[position[i] for i in ids]]
+            assert saved[f"{part}_labels"].tolist() == labels.tolist()
+            assert saved[f"{part}_words"].dtype == np.uint64
+            assert saved[f"{part}_bits"] == 20
+        assert not set(split["query"]) & (set(split["database"]) | set(split["train"]))
+        assert len(split["query"]) == 300
+
+
+def test_learns(whole: tuple[Path, str]) -> None:
+    folder, _ = whole
+    # One epoch a phase; chance is 0.1.
+    assert json.loads((folder / "metrics.json").read_text())["test"]["map"] > 0.8
+
+
+def test_wandb_run_holds_the_curves_of_each_phase(whole: tuple[Path, str]) -> None:
+    folder, _ = whole
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    inspected = subprocess.run(
+        ["wandb", "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
+    )
+    records = [json.loads(line) for line in inspected.stdout.splitlines()]
+    curves: dict[str, list[float]] = {}
+    for record in records:
+        for key, value in record.get("history", {}).get("item", {}).items():
+            curves.setdefault(key, []).append(value)
+    for name in ("pretrain/loss", "pretrain/lr", "init/loss", "hash/loss", "hash/lr"):
+        assert curves[name], name
+        assert all(np.isfinite(curves[name])), name
+    for name in ("val/accuracy", "val/map", "hash/images_per_second", "test/map"):
+        assert name in curves, name
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert curves["test/map"] == [pytest.approx(figures["test"]["map"])]
+    assert curves["val/map"][-1] == pytest.approx(figures["validation"]["val/map"])
+    steps = curves["trainer/global_step"]
+    assert steps == sorted(steps)
+    assert any(record["type"] == "exit" for record in records)
+    for picture in ("curves", "neighbours"):
+        assert any(
+            picture in str(path) for path in folder.glob("wandb/offline-run-*/files/media/**/*")
+        )
+
+
+def test_the_same_seed_gives_the_same_codes(compose_run: Compose, whole: tuple[Path, str]) -> None:
+    assert_same_codes(whole[0], finished(compose_run, "bits=20"))
+
+
+def test_another_seed_gives_others(compose_run: Compose) -> None:
+    one = finished(compose_run, "phases=scratch", folder="one")
+    other = finished(compose_run, "phases=scratch", "seed=1", folder="other")
+    assert set(codes_of(one)["query_ids"]) != set(codes_of(other)["query_ids"])
+
+
+def test_a_pretraining_is_found_again(
+    compose_run: Compose, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    finished(compose_run, "bits=8", "logger=csv", folder="first")
+    assert printed_lines(capsys.readouterr().out, "pretrain")
+    second = finished(compose_run, "bits=16", "logger=csv", folder="second")
+    output = capsys.readouterr().out
+    assert "pretrain: found finished" in output
+    assert not printed_lines(output, "pretrain")
+    # Its curve is there all the same, and the result is that of a run that trained it itself.
+    assert "pretrain/loss" in (second / "curves.csv").read_text()
+    alone = finished(compose_run, "bits=16", f"cache_dir={tmp_path / 'empty'}", folder="alone")
+    assert printed_lines(capsys.readouterr().out, "pretrain")
+    assert_same_codes(second, alone)
+    others = "seed=1", "phase.pretrain.optimizer.lr=0.05", "augment.translate=0"
+    for number, setting in enumerate(others):
+        finished(compose_run, setting, "phases=pretrained", folder=f"other{number}")
+        assert printed_lines(capsys.readouterr().out, "pretrain"), setting
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "hash"])
+def test_killed_and_resumed_equals_uninterrupted(
+    compose_run: Compose, tmp_path: Path, phase: str
+) -> None:
+    longer = ["bits=12", f"phase.{phase}.epochs=3", "logger=csv"]
+    uninterrupted = finished(compose_run, *longer, folder="uninterrupted")
+    folder = tmp_path / "killed"
+    places = [f"run_dir={folder}", f"cache_dir={tmp_path / 'other_cache'}"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *QUICK, *longer, *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"{phase} 2/3"):
+            os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "metrics.json").exists()
+    run(OmegaConf.merge(compose_run(), {"resume": str(folder)}))  # type: ignore[arg-type]
+    assert_same_codes(uninterrupted, folder)
+    one, other = (json.loads((f / "metrics.json").read_text()) for f in (uninterrupted, folder))
+    assert one["test"] == other["test"]
+
+    def curves(path: Path) -> list[str]:
+        rows = (path / "curves.csv").read_text().splitlines()
+        column = rows[0].split(",").index(f"{phase}/loss")
+        return [row.split(",")[column] for row in rows]
+
+    assert curves(uninterrupted) == curves(folder)
+
+
+def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    places = [f"run_dir={folder}", f"cache_dir={tmp_path / 'cache'}", "logger=csv"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *QUICK, "phase.pretrain.epochs=50", *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("pretrain 1/50"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"resume={folder}" in errors
+    assert "Traceback" not in errors
+    assert (folder / "checkpoints" / "pretrain.unfinished.ckpt").is_file()
+    assert not list(folder.rglob("*.part*"))
+
+
+def test_a_folder_that_holds_a_run_is_not_touched(compose_run: Compose) -> None:
+    folder = finished(compose_run, "phases=scratch")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"already holds a run.*resume="):
+        run(compose_run("bits=16"))
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("bits", 16), ("backbone", None), ("data", "0" * 64)], ids=str
+)
+def test_a_checkpoint_of_another_model_is_refused(
+    compose_run: Compose, key: str, value: object
+) -> None:
+    folder = finished(compose_run, "phases=scratch")
+    path = folder / "checkpoints" / "hash.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["deephash"][key] = value
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=rf"hash.ckpt is a checkpoint of another model: its {key}"):
+        run(OmegaConf.merge(compose_run(), {"resume": str(folder)}))  # type: ignore[arg-type]
+
+
+def test_a_corrupt_checkpoint_is_named(compose_run: Compose) -> None:
+    folder = finished(compose_run, "phases=scratch")
+    path = folder / "checkpoints" / "hash.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"hash.ckpt is corrupt"):
+        run(OmegaConf.merge(compose_run(), {"resume": str(folder)}))  # type: ignore[arg-type]
+
+
+def test_a_loss_that_turns_nan_stops_the_run(compose_run: Compose) -> None:
+    explosive = ["phases=scratch", "phase.hash.optimizer.lr=1e30", "phase.hash.warmup=0"]
+    with pytest.raises(UserError, match=r"hash: the loss turned .* Lower phase.hash.optimizer.lr"):
+        run(compose_run(*explosive))
+
+
+def test_codes_that_collapse_stop_the_run(
+    compose_run: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Features that are all alike make codes that are all alike.
+    monkeypatch.setattr("deephash.backbones.ResNetSmall.forward", constant_features)
+    with pytest.raises(UserError, match="codes collapsed"):
+        run(compose_run("phases=scratch"))
+
+
+def constant_features(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    width = net.num_features
+    return torch.ones(len(images), width) + 0 * images.mean()
+
+
+def test_classification_alone_is_a_run_too(compose_run: Compose) -> None:
+    cfg = compose_run("phases.order=[pretrain]")
+    assert 0.3 < run(cfg) <= 1
