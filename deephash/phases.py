@@ -31,7 +31,7 @@ from deephash.files import written_whole
 from deephash.methods.base import Method
 from deephash.module import Classify, Features, Hash, PhaseModule
 from deephash.seeds import derived_seed
-from deephash.tracking import Curves, EpochLines, Row, replay
+from deephash.tracking import Curves, EpochLines, Row, replay, rewriting
 
 
 @dataclass
@@ -99,8 +99,8 @@ class Training:
                 _copy(cached, finished)
                 self._load(finished, module, replay_to=self.loggers)
             elif finished.is_file():
-                anew = [] if self.resumed else self.loggers
-                self._load(finished, module, replay_to=anew)
+                unaware = rewriting(self.loggers) if self.resumed else self.loggers
+                self._load(finished, module, replay_to=unaware)
             else:
                 self._fit(name, phase, module, finished)
                 if shared:

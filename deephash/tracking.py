@@ -57,8 +57,8 @@ class Curves(Callback):
         return [row | {"step": row["step"] + self.first_step} for row in rows]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replay what the checkpoint held to those who write their file anew."""
-        replay(self.rows, [logger for logger in trainer.loggers if isinstance(logger, CurvesFile)])
+        """Replay what the checkpoint held."""
+        replay(self.rows, rewriting(trainer.loggers))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of the throughput."""
@@ -116,6 +116,11 @@ def replay(rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
             values = {key: value for key, value in row.items() if key != "step"}
             logger.log_metrics(values, step=int(row["step"]))
         logger.save()
+
+
+def rewriting(loggers: Sequence[Logger]) -> list[Logger]:
+    """Those that begin a resumed run with nothing, and write their file anew."""
+    return [logger for logger in loggers if isinstance(logger, CurvesFile)]
 
 
 class EpochLines(Callback):

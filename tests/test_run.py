@@ -242,7 +242,7 @@ def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("pretrain 1/50"):
+        if line.startswith("pretrain 2/50"):
             process.send_signal(signal.SIGINT)
             break
     _, errors = process.communicate(timeout=60)

@@ -1,0 +1,104 @@
+"""Every command of the README runs, and every figure in it is that of a benchmark."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, ROOT, composed
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from deephash.config import checked
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines()]
+TRAINING = [line.split("python train.py", 1)[1].split() for line in LINES if "train.py" in line]
+
+# Few steps, small nets; what a command says itself stands.
+SHORT = [*QUICK, "+trainer.limit_train_batches=2", "logger=none"]
+
+
+def key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]
+
+
+def train(arguments: list[str], folder: Path) -> str:
+    """Run train.py with `arguments`, shortened by what they do not say themselves."""
+    said = {key(argument) for argument in arguments}
+    short = [override for override in SHORT if key(override) not in said]
+    if not said & {"backbone", "experiment"} and "dataset=mnist" not in arguments:
+        short.append("backbone.widths=[8,8,8]")
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *arguments, *short],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_commands_are_found() -> None:
+    assert LINES[0] == "pip install -e . && python train.py"
+    assert LINES[1] == "pip install -e '.[dev]' && pytest"
+    assert len(TRAINING) > 8
+
+
+@pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)
+def test_settings_of_each_command_are_valid(arguments: list[str]) -> None:
+    given = [a for a in arguments if a != "-m" and not a.startswith("resume=")]
+    first_of_each_sweep = []
+    for override in OverridesParser.create().parse_overrides(given):
+        value = override.value()
+        if override.is_sweep_override():
+            value = next(override.sweep_string_iterator())
+        first_of_each_sweep.append(f"{override.key_or_group}={value}")
+    checked(composed(*first_of_each_sweep))
+
+
+def test_the_main_command_trains_on_the_embedded_digits(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "digits, 48 bits, 300 queries in a database of 1,497" in done.stdout
+    (folder,) = tmp_path.glob("runs/*/*/metrics.json")
+    assert (folder.parent / "pictures" / "neighbours.png").is_file()
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    "arguments",
+    [a for a in TRAINING if a and "bits=12,24,32,48" not in a and not a[0].startswith("resume")],
+    ids=" ".join,
+)
+def test_runs_on_real_data(arguments: list[str], data_dir: Path, tmp_path: Path) -> None:
+    train([*arguments, f"data_dir={data_dir.resolve()}"], tmp_path)
+    runs = list(tmp_path.glob("runs/*/*/**/metrics.json"))
+    assert len(runs) == (3 if "-m" in arguments else 1)
+
+
+def test_the_sweep_runs_and_shares_its_pretraining(tmp_path: Path) -> None:
+    (sweep,) = (a for a in TRAINING if "bits=12,24,32,48" in a)
+    assert sweep == ["-m", "dataset=cifar10", "bits=12,24,32,48", "seed=0,1,2"]
+    output = train(["-m", "dataset=digits", *sweep[2:]], tmp_path)
+    assert len(list(tmp_path.glob("runs/*/*/bits=*,seed=*/metrics.json"))) == 12
+    assert output.count("pretrain 1/1") == 3
+    assert output.count("pretrain: found finished") == 9
+
+
+def test_resume_goes_on_with_a_run(tmp_path: Path) -> None:
+    assert ["resume=runs/DATE/TIME"] in TRAINING
+    train(["run_dir=runs/here"], tmp_path)
+    (tmp_path / "runs" / "here" / "metrics.json").unlink()
+    resumed = [sys.executable, ROOT / "train.py", "resume=runs/here"]
+    subprocess.run(resumed, cwd=tmp_path, check=True)
+    assert (tmp_path / "runs" / "here" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("path", re.findall(r"<!-- (benchmarks/\S+) -->", README))
+def test_tables_are_those_of_the_benchmarks(path: str) -> None:
+    shown = README.split(f"<!-- {path} -->\n")[1].split("<!-- end -->")[0]
+    assert shown.strip() == (ROOT / path).read_text().strip()
+    assert shown.strip()
