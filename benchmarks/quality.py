@@ -22,6 +22,8 @@ TRAIN = HERE.parent / "train.py"
 ROWS = {
     "MNIST, LeNet": ["dataset=mnist", "bits=12"],
     "CIFAR-10, resnet_small": ["dataset=cifar10", "bits=48"],
+    "MNIST, LeNet, tau 8": ["dataset=mnist", "bits=12", "method.tau=8"],
+    "CIFAR-10, resnet_small, tau 8": ["dataset=cifar10", "bits=48", "method.tau=8"],
     "CIFAR-10, cifar_quick, scratch": ["experiment=cifar10_paper", "bits=48", "phases=scratch"],
     "CIFAR-10, cifar_quick, pretrained": [
         "experiment=cifar10_paper",

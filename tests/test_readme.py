@@ -17,7 +17,7 @@ LINES = [line for block in BLOCKS for line in block.splitlines()]
 TRAINING = [line.split("python train.py", 1)[1].split() for line in LINES if "train.py" in line]
 
 # Few steps, small nets; what a command says itself stands.
-SHORT = [*QUICK, "+trainer.limit_train_batches=2", "logger=none"]
+SHORT = [*QUICK, "+trainer.limit_train_batches=30", "logger=none"]
 
 
 def key(override: str) -> str:
@@ -29,7 +29,7 @@ def train(arguments: list[str], folder: Path) -> str:
     said = {key(argument) for argument in arguments}
     short = [override for override in SHORT if key(override) not in said]
     if not said & {"backbone", "experiment"} and "dataset=mnist" not in arguments:
-        short.append("backbone.widths=[8,8,8]")
+        short.append("backbone.widths=[16,16,16]")
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *arguments, *short],
         cwd=folder,
