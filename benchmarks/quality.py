@@ -8,6 +8,7 @@ stopped at any moment. Writes results/quality.json and quality.md.
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -51,14 +52,15 @@ def main() -> None:
 
 def folder_of(runs: Path, row: str, seed: int) -> Path:
     """Where the run of a row and a seed lies."""
-    return runs / row.replace(", ", "-").lower() / f"seed{seed}"
+    return runs / re.sub(r"[^a-z0-9]+", "-", row.lower()) / f"seed{seed}"
 
 
 def trained(overrides: list[str], seed: int, folder: Path, options: argparse.Namespace) -> None:
     """Run, or go on with, one cell of the table."""
     if (folder / "metrics.json").is_file():
         return
-    places = [f"data_dir={options.data_dir.resolve()}", f"cache_dir={options.runs / 'pretrained'}"]
+    cache = options.runs.resolve() / "pretrained"
+    places = [f"data_dir={options.data_dir.resolve()}", f"cache_dir={cache}"]
     if (folder / "config.yaml").is_file():
         command = [f"resume={folder}"]
     else:
@@ -70,7 +72,7 @@ def write_table(runs: Path) -> None:
     """Collect all finished runs."""
     cells: dict[str, list[dict[str, Any]]] = {}
     for row in ROWS:
-        paths = sorted((runs / row.replace(", ", "-").lower()).glob("seed*/metrics.json"))
+        paths = sorted(folder_of(runs, row, 0).parent.glob("seed*/metrics.json"))
         if paths:
             cells[row] = [json.loads(path.read_text()) for path in paths]
     figures = {"rows": {row: summary(row, found) for row, found in cells.items()}, **machine()}
