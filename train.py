@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from deephash.config import command_line
+from deephash.command_line import command_line
 from deephash.run import run
 
 

@@ -161,6 +161,7 @@ class Training:
             callbacks.append(RichModelSummary(max_depth=2))
         trainer = self.trainer(callbacks=callbacks, logger=self.loggers, max_epochs=phase.epochs)
         goes_on = unfinished.is_file()
+        print(f"{name}: {phase.epochs} epochs" + (", from where it stopped" if goes_on else ""))
         if goes_on:
             self._check(unfinished, _read(unfinished), module)
         trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if goes_on else None)

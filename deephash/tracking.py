@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlparse
 
 import pytorch_lightning as pl
 import wandb
@@ -97,6 +98,7 @@ class Curves(Callback):
             seconds = time.perf_counter() - self._began
             row[f"{self.phase}/images_per_second"] = self._images / seconds
         self._add(trainer, row)
+        pl_module.log("loss", row[f"{self.phase}/loss"], prog_bar=True, logger=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take what the module measured on the validation images."""
@@ -217,7 +219,7 @@ def wandb_logger(
     """
     known = run_dir / "wandb" / "deephash-run-id"
     run_id = known.read_text() if known.is_file() else secrets.token_hex(4)
-    chosen = mode or os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
+    chosen = chosen_mode(mode)
     try:
         run = wandb.init(
             id=run_id,
@@ -245,14 +247,20 @@ def wandb_logger(
     return WandbLogger(experiment=run)
 
 
+def chosen_mode(mode: str | None) -> str:
+    """The W&B mode asked for, else the environment's, else online where an API key is known."""
+    return mode or os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
+
+
 def _has_api_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     try:
-        entries = netrc(os.environ.get("NETRC")).hosts
+        known = netrc(os.environ.get("NETRC")).hosts
     except (OSError, NetrcParseError):
         return False
-    return any("wandb" in host for host in entries)
+    return urlparse(server).hostname in known
 
 
 def report(

@@ -13,7 +13,7 @@ FLOORS = [
     {"module", "tracking"},
     {"plots", "console", "phases"},
     {"report"},
-    {"run"},
+    {"run", "command_line"},
 ]
 LIBRARIES_KEPT_OUT = {
     "codes": {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics"},

@@ -1,0 +1,67 @@
+"""The command line's own mistakes: an unknown name or setting, told with the nearest valid one."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deephash.errors import UserError, did_you_mean
+
+WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Around a `@hydra.main`: a user's mistake ends in its sentence and exit code 2, no trace.
+
+    Hydra hides its exceptions unless HYDRA_FULL_ERROR is set, so it is set here; where the user
+    has set it, the whole trace is shown.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if WANTS_TRACE:
+            raise
+        GlobalHydra.instance().clear()
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: there is no {group} '{name}'. {did_you_mean(name, error.options)}"
+    unknown = re.match(r"Could not override '(.+?)'", str(error))
+    if isinstance(error, ConfigCompositionException) and unknown:
+        key = unknown[1]
+        return f"{key}: there is no such setting. {did_you_mean(key, _valid_settings())}"
+    return " ".join(str(error).split())
+
+
+def _valid_settings() -> list[str]:
+    """All settings by dotted name, under the groups chosen on the command line."""
+    conf = Path(sys.argv[0]).resolve().parent / "conf"
+    groups = {path.name for path in conf.iterdir() if path.is_dir()}
+    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        values = OmegaConf.to_container(compose("config", overrides=chosen), resolve=False)
+
+    def names(node: Any, prefix: str = "") -> Iterator[str]:
+        for key, value in node.items():
+            yield prefix + key
+            if isinstance(value, dict):
+                yield from names(value, f"{prefix}{key}.")
+
+    return list(names(values))

@@ -1,0 +1,55 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from deephash.tracking import CurvesFile, chosen_mode
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No W&B account: no key in the environment, no netrc."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    return tmp_path / "netrc"
+
+
+def test_without_an_account_wandb_is_offline(nobody: Path) -> None:
+    assert chosen_mode(None) == "offline"
+    nobody.write_text("machine another.example login user password x\n")
+    assert chosen_mode(None) == "offline"
+    nobody.write_text("this is no netrc")
+    assert chosen_mode(None) == "offline"
+
+
+def test_with_a_key_wandb_is_online(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody.write_text("machine api.wandb.ai login user password x\n")
+    assert chosen_mode(None) == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://tracking.example:8080")
+    assert chosen_mode(None) == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert chosen_mode(None) == "online"
+
+
+def test_a_mode_that_is_asked_for_counts_first(
+    nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert chosen_mode(None) == "disabled"
+    assert chosen_mode("offline") == "offline"
+
+
+def test_curves_file_has_a_column_for_each_curve(tmp_path: Path) -> None:
+    curves = CurvesFile(tmp_path / "curves.csv")
+    curves.log_metrics({"hash/loss": 0.5}, step=10)
+    curves.save()
+    curves.log_metrics({"val/map": 0.25}, step=20)
+    curves.save()
+    with (tmp_path / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(float(r["step"]), r["hash/loss"], r["val/map"]) for r in rows] == [
+        (10, "0.5", ""),
+        (20, "", "0.25"),
+    ]
