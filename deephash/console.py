@@ -43,12 +43,13 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(folder: Path) -> Iterator[None]:
-    """Upon Ctrl-C, say how to go on; exit code 130."""
+def interruptible(config: Path) -> Iterator[None]:
+    """Upon Ctrl-C, say how to go on with the run whose settings lie in `config`; exit code 130."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        print(f"\nStopped. Go on with: python train.py resume={folder}", file=sys.stderr)
+        on = f" Go on with: python train.py resume={config.parent}" if config.is_file() else ""
+        print(f"\nStopped.{on}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -96,8 +96,8 @@ class Training:
             shared = isinstance(phase, ClassifyPhase)
             if shared and not finished.is_file() and cached.is_file():
                 print(f"{name}: found finished in {cached}")
+                self._load(cached, module, replay_to=self.loggers)
                 _copy(cached, finished)
-                self._load(finished, module, replay_to=self.loggers)
             elif finished.is_file():
                 unaware = rewriting(self.loggers) if self.resumed else self.loggers
                 self._load(finished, module, replay_to=unaware)

@@ -40,13 +40,13 @@ def run(cfg: DictConfig) -> float:
     with console.quiet_libraries():
         settings = _resumed(cfg) if cfg.get("resume") else checked(cfg)
         folder = settings.resume or _run_folder(settings)
-        image_set, split = _data(settings)
-        with console.interruptible(folder):
-            return _run(settings, folder, image_set, split)
+        with console.interruptible(folder / CONFIG):
+            return _run(settings, folder)
 
 
-def _run(settings: Settings, folder: Path, image_set: ImageSet, split: Split) -> float:
+def _run(settings: Settings, folder: Path) -> float:
     began = time.perf_counter()
+    image_set, split = _data(settings)
     trainer_settings = _trainer_settings(settings.trainer)
     _check_against_data(settings, image_set, split)
     model = _model(settings, image_set, split)
@@ -190,7 +190,7 @@ def _trainer_settings(node: dict[str, Any]) -> dict[str, Any]:
     if node.get("precision") == "auto":
         node = {**node, "precision": "bf16-mixed" if _has_bfloat16(node) else "32-true"}
     try:
-        trainer = build("trainer", node, logger=False, enable_checkpointing=False, barebones=False)
+        trainer = build("trainer", node, logger=False, enable_checkpointing=False)
     except Exception as error:
         if isinstance(error, UserError):
             raise
