@@ -17,7 +17,8 @@ from machine import described, machine, write
 
 from deephash.codes import pack
 from deephash.hamming import distance_histogram
-from deephash.metrics import Ranking, code_health, evaluate_ranking
+from deephash.metrics import code_health
+from deephash.ranking import Ranking, evaluate_ranking
 
 QUERIES, ITEMS, BITS, CLASSES, FLIPPED = 10_000, 60_000, 48, 10, 0.2
 KS, RADIUS = (100, 1000), 2

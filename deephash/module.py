@@ -20,7 +20,7 @@ from deephash.codes import pack, sign
 from deephash.data.datamodule import Batch
 from deephash.errors import UserError
 from deephash.methods.base import HashBatch, Method
-from deephash.metrics import HammingRanking
+from deephash.ranking import HammingRanking
 
 
 class PhaseModule(pl.LightningModule):

@@ -14,7 +14,7 @@ from deephash.data.protocols import Split
 from deephash.files import written_whole
 from deephash.hamming import nearest
 from deephash.methods.base import shares_label
-from deephash.metrics import Ranking
+from deephash.ranking import Ranking
 from deephash.tracking import Row
 
 PHASE_COLOURS = ("#4878a8", "#b58a3c", "#5b8f5b", "#9067a7", "#a85048")

@@ -15,9 +15,10 @@ from deephash.config import Settings
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split, content_overlap
 from deephash.files import write_json, written_whole
-from deephash.metrics import code_health, evaluate_ranking
+from deephash.metrics import code_health
 from deephash.module import head_codes
 from deephash.phases import Training
+from deephash.ranking import evaluate_ranking
 
 
 def record_of(

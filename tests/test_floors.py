@@ -9,7 +9,7 @@ FLOORS = [
     {"errors", "seeds", "files", "codes"},
     {"hamming"},
     {"methods", "backbones", "metrics", "data"},
-    {"config"},
+    {"config", "ranking"},
     {"module", "tracking"},
     {"plots", "console", "phases"},
     {"report"},
@@ -19,6 +19,7 @@ LIBRARIES_KEPT_OUT = {
     "codes": {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics"},
     "hamming": {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics"},
     "metrics": {"pytorch_lightning", "hydra", "omegaconf", "wandb"},
+    "ranking": {"pytorch_lightning", "hydra", "omegaconf", "wandb"},
     "methods": {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics", "numpy"},
     "backbones": {"pytorch_lightning", "hydra", "omegaconf", "wandb"},
 }

@@ -1,17 +1,13 @@
 import itertools
-import os
-import socket
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from deephash import metrics
-from deephash.codes import pack, sign
+from deephash.codes import pack
 from deephash.hamming import distance_histogram
-from deephash.metrics import HammingRanking, code_health, evaluate_ranking
+from deephash.metrics import code_health
+from deephash.ranking import evaluate_ranking
 
 KS = (1, 2, 3, 5, 7)
 MEANS = {  # the scalars that are means over the orders of the ties
@@ -226,68 +222,3 @@ def test_errors_name_the_value_and_the_fix():
         metrics.precision_at(np.array([[7]]), np.array([[1]]), 8)
     with pytest.raises(ValueError, match="radius is 13"):
         scalars_of(data, radius=13)
-    metric = HammingRanking(bits=12)
-    with pytest.raises(ValueError, match=r"query logits have shape \(3, 12\)"):
-        metric.update(torch.zeros(3, 12), torch.zeros(2), "query")
-    with pytest.raises(ValueError, match="role is 'test'"):
-        metric.update(torch.zeros(3, 12), torch.zeros(3), "test")
-
-
-def logits_and_labels():
-    generator = torch.Generator().manual_seed(0)
-    return {
-        role: (
-            torch.randn(count, 48, generator=generator),
-            torch.randint(4, (count,), generator=generator),
-        )
-        for role, count in {"query": 23, "database": 211}.items()
-    }
-
-
-def filled(parts):
-    """The metric, with the given share of each side in batches of 16."""
-    metric = HammingRanking(bits=48, ks=(1, 10, 100))
-    for role, (logits, labels) in logits_and_labels().items():
-        rows = parts[role]
-        for a, b in zip(logits[rows].split(16), labels[rows].split(16), strict=True):
-            metric.update(a, b, role)
-    return metric
-
-
-WHOLE = {"query": slice(None), "database": slice(None)}
-SHARES = (
-    {"query": slice(0, 5), "database": slice(0, 180)},
-    {"query": slice(5, None), "database": slice(180, None)},
-)
-
-
-def test_batches_add_up_to_the_pure_function():
-    (queries, query_labels), (database, database_labels) = logits_and_labels().values()
-    database_words = pack(sign(database))
-    ranking = evaluate_ranking(
-        pack(sign(queries)), query_labels, database_words, database_labels, 48,
-        ks=(1, 10, 100), radius=2,
-    )  # fmt: skip
-    metric = filled(WHOLE)
-    assert metric.compute() == ranking.scalars | code_health(database_words, 48)
-    metric.reset()
-    assert metric.query_words == []
-
-
-def in_process(rank, port, results):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    results.put((rank, filled(SHARES[rank]).compute()))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def test_two_processes_with_unequal_shares_find_what_one_finds():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    mp.spawn(in_process, args=(port, results), nprocs=2)
-    found = dict(results.get() for _ in range(2))
-    assert found[0] == found[1] == filled(WHOLE).compute()
