@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -34,7 +33,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
-    numba.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
     figures = measure(options.seed)
     figures |= {"threads": options.threads, "seed": options.seed, **machine("numpy", "numba")}

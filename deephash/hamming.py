@@ -5,8 +5,11 @@ query. They cost one popcount a pair, add up over shards of the database, and ho
 `deephash.metrics` needs. Nothing here builds a matrix of queries x items.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -55,7 +58,8 @@ def distance_histogram(
         )
         counts = _histogram_torch(query, query_keys, database, database_keys, bits).cpu().numpy()
     else:
-        counts = _histogram_numba(*_one_word_flat(*arrays), bits)
+        with _as_many_threads_as_torch():
+            counts = _histogram_numba(*_one_word_flat(*arrays), bits)
     return counts.sum(axis=2), counts[:, :, 1].copy()
 
 
@@ -95,9 +99,9 @@ def database_order_histogram(
             f"cutoffs are {cutoffs}: give ascending ranks from 1 to the {len(database_words)} "
             "items of the database"
         )
-    return _database_order_numba(
-        *_one_word_flat(*arrays), *_grouped(arrays[1], arrays[3]), bits, np.array(cutoffs)
-    )
+    grouped = _grouped(arrays[1], arrays[3])
+    with _as_many_threads_as_torch():
+        return _database_order_numba(*_one_word_flat(*arrays), *grouped, bits, np.array(cutoffs))
 
 
 def nearest(
@@ -181,6 +185,21 @@ def _one_word_flat(
     if query.shape[1] > 1:
         return query, query_keys, database, database_keys
     return query[:, 0], query_keys, database[:, 0], database_keys
+
+
+@contextmanager
+def _as_many_threads_as_torch() -> Iterator[None]:
+    """Numba on torch's number of threads, which it must not change.
+
+    Both may share one OpenMP pool: numba's first kernel sets its size, torch would go on with
+    another number of threads, and its sums depend on that number.
+    """
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @intrinsic

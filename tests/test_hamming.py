@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +132,16 @@ def test_errors_name_the_side_and_the_shape():
     arguments = (queries, query_labels, database, database_labels, bits)
     with pytest.raises(ValueError, match=r"cutoffs are \[5, 2\]"):
         database_order_histogram(*arguments, cutoffs=[5, 2])
+
+
+def test_torch_keeps_its_number_of_threads():
+    # In a process of its own: only numba's first kernel sets the size of a shared pool.
+    program = (
+        "import numpy as np, torch; from deephash.hamming import distance_histogram\n"
+        "words, labels = np.arange(9, dtype=np.uint64)[:, None], np.arange(9)\n"
+        "torch.set_num_threads(1)\n"
+        "distance_histogram(words, labels, words, labels, 48)\n"
+        "print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"1"]

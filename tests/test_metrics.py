@@ -61,9 +61,8 @@ def figures(ranked, k, total):
 def scalars_of(data, ks=KS, radius=2):
     queries, query_labels, database, database_labels = data
     bits = queries.shape[1]
-    return evaluate_ranking(
-        pack(queries), query_labels, pack(database), database_labels, bits, ks=ks, radius=radius
-    )
+    pairs = pack(queries), query_labels, pack(database), database_labels, bits
+    return evaluate_ranking(*pairs, ks=ks, radius=radius, database_order=True)
 
 
 @pytest.mark.parametrize("labels", ["classes", 5, 70])

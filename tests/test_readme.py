@@ -83,7 +83,7 @@ def test_the_sweep_runs_and_shares_its_pretraining(tmp_path: Path) -> None:
     (sweep,) = (a for a in TRAINING if "bits=12,24,32,48" in a)
     assert sweep == ["-m", "dataset=cifar10", "bits=12,24,32,48", "seed=0,1,2"]
     output = train(["-m", "dataset=digits", *sweep[2:]], tmp_path)
-    assert len(list(tmp_path.glob("runs/*/*/bits=*,seed=*/metrics.json"))) == 12
+    assert len(list(tmp_path.glob("runs/*/*/*/metrics.json"))) == 12
     assert output.count("pretrain 1/1") == 3
     assert output.count("pretrain: found finished") == 9
 
