@@ -195,7 +195,8 @@ def _as_many_threads_as_torch() -> Iterator[None]:
     another number of threads, and its sums depend on that number.
     """
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    at_most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
+    numba.set_num_threads(min(threads, at_most))
     try:
         yield
     finally:
