@@ -127,7 +127,8 @@ def code_health(words: npt.NDArray[np.uint64], bits: int) -> dict[str, float]:
     covariance = codes.T @ codes / len(codes) - np.outer(means, means)
     correlation = covariance[np.ix_(varies, varies)] / np.outer(deviation, deviation)
     pairs = np.abs(correlation[~np.eye(len(deviation), dtype=bool)])
-    distinct = len(np.unique(words, axis=0))
+    ascending = words[np.lexsort(words.T)]
+    distinct = 1 + np.count_nonzero((ascending[1:] != ascending[:-1]).any(axis=1))
     return {
         "bit_imbalance": float(np.abs(means).mean()),
         "bit_correlation": float(pairs.mean()) if len(pairs) else 0.0,
