@@ -12,7 +12,7 @@ from deephash.codes import unpack
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split
 from deephash.files import written_whole
-from deephash.hamming import nearest
+from deephash.hamming import knn
 from deephash.methods.base import shares_label
 from deephash.ranking import Ranking
 from deephash.tracking import Row
@@ -112,7 +112,7 @@ def neighbours(
         database_words: packed codes of the database.
     """
     k = min(NEIGHBOURS, len(database_words))
-    found, distances = nearest(query_words, database_words, k)
+    found, distances = knn(query_words, database_words, k=k)
     figure = Figure(figsize=(1 + k, len(shown) * 1.12 + 0.3), layout="constrained")
     grid = figure.subplots(len(shown), 1 + k, squeeze=False)
     for row, position in enumerate(shown):

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from deephash import hamming
 from deephash.codes import pack
-from deephash.hamming import database_order_histogram, distance_histogram, nearest
+from deephash.hamming import database_order_histogram, distance_histogram, gpu, histogram, knn
 
 CASES = [
     pytest.param(bits, labels, id=f"{bits}-{labels}")
@@ -60,10 +59,10 @@ def test_histogram_is_the_naive_count(bits, labels):
 
 @pytest.mark.parametrize(("bits", "labels"), CASES)
 def test_torch_counts_what_numba_counts(bits, labels, monkeypatch):
-    monkeypatch.setattr(hamming, "PAIRS_PER_CHUNK", 1500)  # three queries at a time
+    monkeypatch.setattr(gpu, "PAIRS_PER_CHUNK", 1500)  # three queries at a time
     arguments = packed(*sample(bits, labels))
-    keys = hamming._checked(*arguments)
-    counts = hamming._histogram_torch(*(torch.from_numpy(a.view(np.int64)) for a in keys), bits)
+    keys = histogram._checked(*arguments)
+    counts = gpu.histogram(*(torch.from_numpy(a.view(np.int64)) for a in keys), bits)
     items, relevant = distance_histogram(*arguments)
     np.testing.assert_array_equal(counts.sum(dim=2).numpy(), items)
     np.testing.assert_array_equal(counts[:, :, 1].numpy(), relevant)
@@ -105,14 +104,50 @@ def test_database_order_is_a_stable_sort(bits, labels):
             assert hits[i, c] == ranked[:k].sum()
 
 
-@pytest.mark.parametrize("bits", [12, 64, 128])
-def test_nearest_is_a_stable_sort(bits):
-    data = sample(bits, "classes")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("k", [1, 30, 500])
+@pytest.mark.parametrize("bits", [12, 64, 128, 200])
+@pytest.mark.parametrize("queries", [1, 70])
+def test_nearest_are_those_of_a_stable_sort(bits, k, queries, threads):
+    data = sample(bits, "classes", queries=queries)
     distance, _ = naive(*data)
-    order = np.argsort(distance, axis=1, kind="stable")[:, :30]
-    indices, distances = nearest(pack(data[0]), pack(data[2]), 30)
-    np.testing.assert_array_equal(indices, order)
+    order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    positions, distances = knn(pack(data[0]), pack(data[2]), k=k)
+    torch.set_num_threads(threads_before)
+    np.testing.assert_array_equal(positions, order)
     np.testing.assert_array_equal(distances, np.take_along_axis(distance, order, axis=1))
+
+
+@pytest.mark.parametrize("k", [1, 100, 4000])
+def test_nearest_of_a_database_of_many_tiles(k):
+    rng = np.random.default_rng(0)
+    database = rng.integers(2**20, size=(20_011, 1), dtype=np.uint64)  # distances 0 to 20: ties
+    queries = database[rng.integers(len(database), size=40)]
+    positions, distances = knn(queries, database, k=k)
+    distance = np.bitwise_count(queries ^ database.T)
+    order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(positions, order)
+    np.testing.assert_array_equal(distances, np.take_along_axis(distance, order, axis=1))
+
+
+def test_nearest_in_a_memory_mapped_file(tmp_path):
+    queries, _, database, _, _ = packed(*sample(48, "classes"))
+    np.save(tmp_path / "codes.npy", database)
+    mapped = np.load(tmp_path / "codes.npy", mmap_mode="r")
+    for found, wanted in zip(knn(queries, mapped, k=9), knn(queries, database, k=9), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("bits", [48, 128])
+@pytest.mark.parametrize("k", [1, 30, 500])
+def test_torch_finds_the_nearest_that_numba_finds(bits, k, monkeypatch):
+    monkeypatch.setattr(gpu, "PAIRS_PER_CHUNK", 64 * 170)  # chunks of 170 items
+    queries, _, database, _, _ = packed(*sample(bits, "classes", queries=70))
+    tensors = (torch.from_numpy(words.view(np.int64)) for words in (queries, database))
+    for found, wanted in zip(gpu.k_nearest(*tensors, k), knn(queries, database, k=k), strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted)
 
 
 def test_errors_name_the_side_and_the_shape():
@@ -128,7 +163,9 @@ def test_errors_name_the_side_and_the_shape():
     with pytest.raises(ValueError, match="words have type int8"):
         distance_histogram(queries.astype(np.int8), query_labels, database, database_labels, bits)
     with pytest.raises(ValueError, match="k is 501"):
-        nearest(queries, database, 501)
+        knn(queries, database, k=501)
+    with pytest.raises(ValueError, match=r"query words have shape \(7, 1\), database words"):
+        knn(queries, pack(np.ones((5, 70))), k=1)
     arguments = (queries, query_labels, database, database_labels, bits)
     with pytest.raises(ValueError, match=r"cutoffs are \[5, 2\]"):
         database_order_histogram(*arguments, cutoffs=[5, 2])

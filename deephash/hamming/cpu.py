@@ -1,0 +1,249 @@
+"""The Hamming kernels for a CPU, in numba: one popcount a pair, threads over the queries."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+Array = npt.NDArray[Any]
+
+QUERIES_PER_TILE = 32  # they share a stretch of the database while it is in the cache
+ITEMS_PER_TILE = 2048  # 16 KB a word, half of a first-level cache
+ITEMS_PER_BLOCK = 128  # whose least distance decides whether to look at each of them
+
+
+@contextmanager
+def as_many_threads_as_torch() -> Iterator[None]:
+    """Numba on torch's number of threads, which it must not change.
+
+    Both may share one OpenMP pool: numba's first kernel sets its size, torch would go on with
+    another number of threads, and its sums depend on that number.
+    """
+    threads = torch.get_num_threads()
+    at_most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
+    numba.set_num_threads(min(threads, at_most))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def k_nearest(query: Array, database: Array, k: int) -> tuple[Array, Array]:
+    """Positions and distances of the k nearest, (q, k) each, from words (q, w) and (n, w)."""
+    with as_many_threads_as_torch():
+        groups = -(-len(query) // QUERIES_PER_TILE)
+        shards = -(-numba.get_num_threads() // groups)  # few queries: threads share the database
+        positions, distances = _k_nearest_numba(
+            query, database.reshape(-1), (0,) * query.shape[1], groups, shards, k
+        )
+    if shards > 1:  # each shard's are in order, and the shards are
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        positions = np.take_along_axis(positions, order, axis=1)
+        distances = np.take_along_axis(distances, order, axis=1)
+    return positions, distances
+
+
+@intrinsic
+def _popcount(typing_context, word):  # type: ignore[no-untyped-def]
+    """Number of set bits, the processor's own instruction: numba has no function for it."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@njit(nogil=True, cache=True)
+def _distance(a, i, b, j):  # type: ignore[no-untyped-def]
+    if a.ndim == 1:  # codes of one word: numba compiles only the branch that fits the array
+        return _popcount(a[i] ^ b[j])
+    distance = np.uint64(0)
+    for word in range(a.shape[1]):
+        distance += _popcount(a[i, word] ^ b[j, word])
+    return distance
+
+
+@njit(nogil=True, cache=True)
+def _share_label(a, i, b, j):  # type: ignore[no-untyped-def]
+    if a.ndim == 1:  # class indices
+        return np.uint64(a[i] == b[j])
+    shared = np.uint64(0)
+    for word in range(a.shape[1]):
+        shared |= a[i, word] & b[j, word]
+    return np.uint64(shared != 0)
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def histogram(  # type: ignore[no-untyped-def]
+    query, query_keys, database, database_keys, bits
+):
+    """Items by query, distance and relevance, (q, bits + 1, 2): one increment a pair."""
+    counts = np.zeros((len(query), bits + 1, 2), np.int64)
+    for i in prange(len(query)):
+        bins = np.zeros(2 * (bits + 1), np.int32)  # stays in the first-level cache
+        for j in range(len(database)):
+            bins[
+                2 * _distance(query, i, database, j) + _share_label(query_keys, i, database_keys, j)
+            ] += 1
+        counts[i] = bins.reshape(bits + 1, 2)
+    return counts
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def database_order(  # type: ignore[no-untyped-def]
+    query, query_keys, database, database_keys, order, first, end, bits, cutoffs
+):
+    """A pass over all items finds each one's place among its equals, one over the relevant ranks.
+
+    The rank of an item is the number of nearer items, known when all are counted, plus its place.
+    """
+    q, n, last = len(query), len(database), len(cutoffs) - 1
+    items = np.zeros((q, bits + 1), np.int64)
+    relevant = np.zeros((q, bits + 1), np.int64)
+    sums = np.zeros((q, last + 1), np.float64)
+    hits = np.zeros((q, last + 1), np.int64)
+    for i in prange(q):
+        distance = np.empty(n, np.uint16)
+        for j in range(n):
+            distance[j] = _distance(query, i, database, j)
+        seen = np.zeros(bits + 1, np.int32)
+        place = np.empty(n, np.int32)
+        for j in range(n):
+            place[j] = seen[distance[j]]
+            seen[distance[j]] += 1
+        if query_keys.ndim == 1:
+            mine = order[first[i] : end[i]]
+        else:
+            shared = np.empty(n, np.bool_)
+            for j in range(n):
+                shared[j] = _share_label(query_keys, i, database_keys, j) != 0
+            mine = np.flatnonzero(shared)
+        for j in mine:
+            relevant[i, distance[j]] += 1
+        items[i] = seen
+        nearer = np.cumsum(items[i]) - items[i]
+        found = np.cumsum(relevant[i]) - relevant[i]
+        total = 0.0
+        for j in mine:
+            d = distance[j]
+            found[d] += 1
+            rank = nearer[d] + place[j] + 1
+            precision = found[d] / rank
+            total += precision
+            for c in range(last):
+                if rank <= cutoffs[c]:
+                    sums[i, c] += precision
+                    hits[i, c] += 1
+        sums[i, last], hits[i, last] = total, len(mine)
+    return items, relevant, sums, hits
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _k_nearest_numba(  # type: ignore[no-untyped-def]
+    query, database, width, groups, shards, k
+):
+    """The k nearest of each shard of the database side by side, (q, shards * k).
+
+    Words of the database are flat, and `width` is a tuple as long as a code has words: its length
+    is known to the compiler, which then works on eight codes at a time.
+    """
+    n = len(database) // len(width)
+    positions = np.empty((len(query), shards * k), np.int64)
+    distances = np.empty((len(query), shards * k), np.int32)
+    for task in prange(groups * shards):
+        group, shard = task // shards, task % shards
+        rows = slice(group * QUERIES_PER_TILE, (group + 1) * QUERIES_PER_TILE)
+        columns = slice(shard * k, (shard + 1) * k)
+        _scan(
+            query[rows], database, width, shard * n // shards, (shard + 1) * n // shards, k,
+            positions[rows, columns], distances[rows, columns],
+        )  # fmt: skip
+    return positions, distances
+
+
+@njit(nogil=True, cache=True)
+def _scan(  # type: ignore[no-untyped-def]
+    query, database, width, start, stop, k, positions, distances
+):
+    """The k nearest among the items from `start` to `stop`, written to positions and distances.
+
+    Items nearer than a query's bound are kept. When 2 k are, all but the k nearest go and the bound
+    falls to the distance of the last: about k log2(n / k) items are kept in all.
+    """
+    words, rows, bits = len(width), len(query), 64 * len(width)
+    kept = np.empty((rows, 2 * k + ITEMS_PER_BLOCK), np.int64)
+    distance = np.empty(kept.shape, np.uint16)
+    size = np.zeros(rows, np.int64)
+    bound = np.full(rows, bits + 1, np.uint64)
+    for tile in range(start, stop, ITEMS_PER_TILE):
+        tile_end = min(tile + ITEMS_PER_TILE, stop)
+        for row in range(rows):
+            for block in range(tile, tile_end, ITEMS_PER_BLOCK):
+                end = min(block + ITEMS_PER_BLOCK, tile_end)
+                codes = database[block * words : end * words]  # from 0: no index wraps around
+                if _least_distance(query[row], codes, width) >= bound[row]:
+                    continue
+                for j in range(end - block):
+                    d = _distance_flat(query[row], codes, j, width)
+                    if d < bound[row]:
+                        kept[row, size[row]] = block + j
+                        distance[row, size[row]] = d
+                        size[row] += 1
+                if size[row] >= 2 * k:
+                    bound[row] = _keep_nearest(kept[row], distance[row], size[row], k, bits)
+                    size[row] = k
+    for row in range(rows):
+        if size[row] > k:
+            _keep_nearest(kept[row], distance[row], size[row], k, bits)
+        found = min(k, size[row])
+        first = np.zeros(bits + 2, np.int64)
+        for j in range(found):
+            first[distance[row, j] + 1] += 1
+        first = np.cumsum(first)
+        for j in range(found):
+            place = first[distance[row, j]]
+            first[distance[row, j]] += 1
+            positions[row, place], distances[row, place] = kept[row, j], distance[row, j]
+        positions[row, found:], distances[row, found:] = -1, bits + 1  # a shard of fewer than k
+
+
+@njit(nogil=True, cache=True)
+def _least_distance(query, codes, width):  # type: ignore[no-untyped-def]
+    least = np.uint64(64 * len(width))
+    for j in range(len(codes) // len(width)):
+        least = min(least, _distance_flat(query, codes, j, width))
+    return least
+
+
+@njit(nogil=True, cache=True)
+def _distance_flat(query, codes, j, width):  # type: ignore[no-untyped-def]
+    distance = np.uint64(0)
+    for word in range(len(width)):
+        distance += _popcount(query[word] ^ codes[j * len(width) + word])
+    return distance
+
+
+@njit(nogil=True, cache=True)
+def _keep_nearest(kept, distance, size, k, bits):  # type: ignore[no-untyped-def]
+    """Move the k nearest of `size` items to the front, in their order; the last one's distance."""
+    counts = np.zeros(bits + 1, np.int64)
+    for j in range(size):
+        counts[distance[j]] += 1
+    last, nearer = 0, 0
+    while nearer + counts[last] < k:
+        nearer += counts[last]
+        last += 1
+    ties, place = k - nearer, 0
+    for j in range(size):
+        if distance[j] > last or (distance[j] == last and ties == 0):
+            continue
+        ties -= distance[j] == last
+        kept[place], distance[place] = kept[j], distance[j]
+        place += 1
+    return last

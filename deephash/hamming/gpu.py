@@ -1,0 +1,60 @@
+"""The Hamming kernels in torch, for a GPU: some queries at a time, in whole numbers."""
+
+import torch
+from torch import Tensor
+
+PAIRS_PER_CHUNK = 2**24  # bounds the memory to about 1 GB
+POSITION_BITS = 40  # of a sort key: distance first, then position
+
+
+def histogram(
+    query: Tensor, query_keys: Tensor, database: Tensor, database_keys: Tensor, bits: int
+) -> Tensor:
+    """Items by query, distance and relevance, (q, bits + 1, 2), from int64 words and label keys."""
+    bins = 2 * (bits + 1)
+    rows = max(1, PAIRS_PER_CHUNK // max(1, len(database)))
+    chunks = []
+    for words, keys in zip(query.split(rows), query_keys.split(rows), strict=True):
+        distance = _distances(words, database)
+        if keys.ndim == 1:
+            shared = keys[:, None] == database_keys
+        else:
+            pairs = zip(keys.T, database_keys.T, strict=True)
+            shared = torch.stack([(a[:, None] & b) != 0 for a, b in pairs]).any(dim=0)
+        first_bin = torch.arange(len(words), device=words.device)[:, None] * bins
+        flat = (first_bin + 2 * distance + shared).flatten()
+        chunks.append(torch.bincount(flat, minlength=len(words) * bins))
+    return torch.cat(chunks).view(len(query), bits + 1, 2)
+
+
+def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Positions and distances of the k nearest, int64 (q, k) each, from int64 words (·, w)."""
+    columns = max(1, min(len(database), PAIRS_PER_CHUNK // 64))
+    rows = max(1, PAIRS_PER_CHUNK // columns)
+    chunks = []
+    for words in query.split(rows):
+        nearest = torch.empty(len(words), 0, dtype=torch.int64, device=words.device)
+        for start in range(0, len(database), columns):
+            distance = _distances(words, database[start : start + columns])
+            position = torch.arange(start, start + distance.shape[1], device=words.device)
+            keys = torch.cat([nearest, distance << POSITION_BITS | position], dim=1)
+            nearest = keys.topk(min(k, keys.shape[1]), largest=False, sorted=True).values
+        chunks.append(nearest)
+    keys = torch.cat(chunks)
+    return keys & (1 << POSITION_BITS) - 1, keys >> POSITION_BITS
+
+
+def _distances(query: Tensor, database: Tensor) -> Tensor:
+    pairs = zip(query.T, database.T, strict=True)
+    distance = torch.zeros(len(query), len(database), dtype=torch.int64, device=query.device)
+    for a, b in pairs:
+        distance += _popcount(a[:, None] ^ b)
+    return distance
+
+
+def _popcount(words: Tensor) -> Tensor:
+    """Set bits of int64 words, by sums over ever wider fields: torch has no popcount."""
+    pairs = words - (words >> 1 & 0x5555555555555555)
+    nibbles = (pairs & 0x3333333333333333) + (pairs >> 2 & 0x3333333333333333)
+    octets = nibbles + (nibbles >> 4) & 0x0F0F0F0F0F0F0F0F
+    return octets * 0x0101010101010101 >> 56

@@ -1,0 +1,152 @@
+"""Histograms of Hamming distances: what a ranking is, up to the order of ties."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from deephash.codes import check_words, pack
+from deephash.hamming import cpu, gpu
+from deephash.hamming.words import as_array, as_words
+
+Array = npt.NDArray[Any]
+Counts = npt.NDArray[np.int64]
+
+
+def distance_histogram(
+    query_words: Array | Tensor,
+    query_labels: Array | Tensor,
+    database_words: Array | Tensor,
+    database_labels: Array | Tensor,
+    bits: int,
+) -> tuple[Counts, Counts]:
+    """Count, for each query, the items and the relevant items at each Hamming distance.
+
+    An item is relevant when it shares a label with the query. Words on a GPU are compared there,
+    all others by a numba kernel on the CPU, with the same result. The histograms of two shards
+    of a database add up to the histograms of the whole.
+
+    Args:
+        query_words: packed codes, (q, ceil(bits / 64)); uint64, or int64 in a tensor.
+        query_labels: class indices (q,), or multi-hot (q, c) with any number of labels c.
+        database_words: packed codes, (n, ceil(bits / 64)).
+        database_labels: class indices (n,) or multi-hot (n, c), as for the queries.
+        bits: length of a code.
+
+    Returns:
+        items and relevant items, two int64 arrays (q, bits + 1).
+
+    Raises:
+        ValueError: words or labels have the wrong shape or type.
+    """
+    arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
+    if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
+        query, query_keys, database, database_keys = (
+            torch.from_numpy(array.view(np.int64)).to(query_words.device) for array in arrays
+        )
+        counts = gpu.histogram(query, query_keys, database, database_keys, bits).cpu().numpy()
+    else:
+        with cpu.as_many_threads_as_torch():
+            counts = cpu.histogram(*_one_word_flat(*arrays), bits)
+    return counts.sum(axis=2), counts[:, :, 1].copy()
+
+
+def database_order_histogram(
+    query_words: Array | Tensor,
+    query_labels: Array | Tensor,
+    database_words: Array | Tensor,
+    database_labels: Array | Tensor,
+    bits: int,
+    *,
+    cutoffs: list[int],
+) -> tuple[Counts, Counts, npt.NDArray[np.float64], Counts]:
+    """`distance_histogram`, and the ranking with ties in database order, as public code has it.
+
+    One pass over the pairs, on the CPU.
+
+    Args:
+        query_words: as for `distance_histogram`, and so are the next four.
+        query_labels: see there.
+        database_words: see there.
+        database_labels: see there.
+        bits: see there.
+        cutoffs: ranks k in ascending order, the last of them the size n of the database.
+
+    Returns:
+        items and relevant items (q, bits + 1), as from `distance_histogram`; then for each query
+        and cutoff, (q, len(cutoffs)): the sum of the precisions at the ranks of the relevant items
+        up to the cutoff (float64), and the number of these items (int64).
+
+    Raises:
+        ValueError: words or labels have the wrong shape, or cutoffs do not ascend from 1 to n.
+    """
+    arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
+    ascending = cutoffs == sorted(cutoffs) and cutoffs[0] >= 1
+    if not ascending or cutoffs[-1] != len(database_words):
+        raise ValueError(
+            f"cutoffs are {cutoffs}: give ascending ranks from 1 to the {len(database_words)} "
+            "items of the database"
+        )
+    grouped = _grouped(arrays[1], arrays[3])
+    with cpu.as_many_threads_as_torch():
+        return cpu.database_order(*_one_word_flat(*arrays), *grouped, bits, np.array(cutoffs))
+
+
+def _checked(
+    query_words: Array | Tensor,
+    query_labels: Array | Tensor,
+    database_words: Array | Tensor,
+    database_labels: Array | Tensor,
+    bits: int,
+) -> tuple[Array, Array, Array, Array]:
+    """Query words and label keys, database words and label keys, as contiguous arrays."""
+    sides = [
+        ("query", as_words(query_words), as_array(query_labels)),
+        ("database", as_words(database_words), as_array(database_labels)),
+    ]
+    for name, words, labels in sides:
+        check_words(words, bits, f"{name} words")
+        if labels.ndim not in (1, 2) or len(labels) != len(words) or labels.dtype.kind not in "iub":
+            raise ValueError(
+                f"{name} labels have shape {labels.shape} and type {labels.dtype}: give integers, "
+                f"class indices ({len(words)},) or multi-hot ({len(words)}, c)"
+            )
+    (_, query, query_label), (_, database, database_label) = sides
+    if query_label.shape[1:] != database_label.shape[1:]:
+        raise ValueError(
+            f"query labels have shape {query_label.shape} and database labels "
+            f"{database_label.shape}: give both as class indices or both as multi-hot of one width"
+        )
+    return query, _label_keys(query_label), database, _label_keys(database_label)
+
+
+def _label_keys(labels: Array) -> Array:
+    """Class indices as int64 (n,); multi-hot labels packed into uint64 words (n, words)."""
+    if labels.ndim == 1:
+        return labels.astype(np.int64)
+    return pack(np.where(labels != 0, 1, -1))
+
+
+def _one_word_flat(
+    query: Array, query_keys: Array, database: Array, database_keys: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Codes of up to 64 bits lose their word axis: the kernels have a faster form for them."""
+    if query.shape[1] > 1:
+        return query, query_keys, database, database_keys
+    return query[:, 0], query_keys, database[:, 0], database_keys
+
+
+def _grouped(query_keys: Array, database_keys: Array) -> tuple[Counts, Counts, Counts]:
+    """Positions of the items class by class, and where each query's class begins and ends in them.
+
+    Empty for multi-hot labels.
+    """
+    if query_keys.ndim > 1:
+        none = np.empty(0, np.int64)
+        return none, none, none
+    order = np.argsort(database_keys, kind="stable")
+    ascending = database_keys[order]
+    first = np.searchsorted(ascending, query_keys, side="left")
+    return order, first, np.searchsorted(ascending, query_keys, side="right")
