@@ -187,7 +187,7 @@ def _scan(  # type: ignore[no-untyped-def]
             for block in range(tile, tile_end, ITEMS_PER_BLOCK):
                 end = min(block + ITEMS_PER_BLOCK, tile_end)
                 codes = database[block * words : end * words]  # from 0: no index wraps around
-                if _least_distance(query[row], codes, width) >= bound[row]:
+                if least_distance(query[row], codes, width) >= bound[row]:
                     continue
                 for j in range(end - block):
                     d = _distance_flat(query[row], codes, j, width)
@@ -214,7 +214,8 @@ def _scan(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _least_distance(query, codes, width):  # type: ignore[no-untyped-def]
+def least_distance(query, codes, width):  # type: ignore[no-untyped-def]
+    """The distance of the nearest of some codes, words flat."""
     least = np.uint64(64 * len(width))
     for j in range(len(codes) // len(width)):
         least = min(least, _distance_flat(query, codes, j, width))
