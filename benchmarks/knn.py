@@ -104,7 +104,7 @@ def faiss_search(query: Words, database: Words, bits: int) -> tuple[npt.NDArray[
     def octets(words: Words) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(words.view(np.uint8)[:, : bits // 8])
 
-    index = faiss.IndexBinaryFlat(bits)
+    index: Any = faiss.IndexBinaryFlat(bits)
     index.add(octets(database))
     best, distances = float("inf"), np.empty(0, np.int32)
     for use_heap in (True, False):

@@ -178,7 +178,9 @@ def _model(settings: Settings, image_set: ImageSet, split: Split) -> tuple[Stand
     _, channels, height, width = image_set.images.shape
     pl.seed_everything(derived_seed(settings.seed, "backbone"), verbose=False)
     backbone = build("backbone", settings.backbone, channels, (height, width))
-    backbone = Standardized(backbone, *channel_statistics(image_set.images, split.train))
+    known = getattr(backbone, "statistics", None)
+    statistics = known or channel_statistics(image_set.images, split.train)
+    backbone = Standardized(backbone, *statistics)
     pl.seed_everything(derived_seed(settings.seed, "method"), verbose=False)
     classes = len(image_set.classes)
     method = build("method", settings.method, backbone.num_features, settings.bits, classes)

