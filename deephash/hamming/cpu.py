@@ -81,18 +81,44 @@ def _share_label(a, i, b, j):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, nogil=True, cache=True)
 def histogram(  # type: ignore[no-untyped-def]
-    query, query_keys, database, database_keys, bits
+    query, query_keys, database, database_keys, first, end, bits
 ):
-    """Items by query, distance and relevance, (q, bits + 1, 2): one increment a pair."""
-    counts = np.zeros((len(query), bits + 1, 2), np.int64)
+    """Items and relevant items by query and distance, two arrays (q, bits + 1).
+
+    Increments bound the speed, so items are counted in pairs: one from either half of the database,
+    whose two distances make an index into a table; the sums over its rows and columns are the
+    histogram. Of class indices, relevant are the items from `first` to `end` of each query.
+    """
+    side, half = bits + 1, len(database) // 2
+    items = np.zeros((len(query), side), np.int64)
+    relevant = np.zeros((len(query), side), np.int64)
     for i in prange(len(query)):
-        bins = np.zeros(2 * (bits + 1), np.int32)  # stays in the first-level cache
-        for j in range(len(database)):
-            bins[
-                2 * _distance(query, i, database, j) + _share_label(query_keys, i, database_keys, j)
-            ] += 1
-        counts[i] = bins.reshape(bits + 1, 2)
-    return counts
+        table = np.zeros((side, side), np.int32)
+        bins = table.reshape(-1)
+        index = np.empty(ITEMS_PER_TILE, np.uint32)
+        for start in range(0, half, ITEMS_PER_TILE):
+            size = min(ITEMS_PER_TILE, half - start)
+            one = database[start : start + size]
+            other = database[half + start : half + start + size]
+            for j in range(size):
+                index[j] = _distance(query, i, one, j) * np.uint64(side) + _distance(
+                    query, i, other, j
+                )
+            for j in range(size):
+                bins[index[j]] += 1
+        for distance in range(side):
+            items[i] += table[distance]
+            items[i, distance] += table[distance].sum()
+        for j in range(2 * half, len(database)):
+            items[i, _distance(query, i, database, j)] += 1
+        if query_keys.ndim == 1:
+            for j in range(first[i], end[i]):
+                relevant[i, _distance(query, i, database, j)] += 1
+        else:
+            for j in range(len(database)):
+                shared = _share_label(query_keys, i, database_keys, j)
+                relevant[i, _distance(query, i, database, j)] += np.int64(shared)
+    return items, relevant
 
 
 @njit(parallel=True, nogil=True, cache=True)

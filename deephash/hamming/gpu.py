@@ -9,8 +9,8 @@ POSITION_BITS = 40  # of a sort key: distance first, then position
 
 def histogram(
     query: Tensor, query_keys: Tensor, database: Tensor, database_keys: Tensor, bits: int
-) -> Tensor:
-    """Items by query, distance and relevance, (q, bits + 1, 2), from int64 words and label keys."""
+) -> tuple[Tensor, Tensor]:
+    """Items and relevant items by query and distance, (q, bits + 1), from int64 words and keys."""
     bins = 2 * (bits + 1)
     rows = max(1, PAIRS_PER_CHUNK // max(1, len(database)))
     chunks = []
@@ -24,7 +24,8 @@ def histogram(
         first_bin = torch.arange(len(words), device=words.device)[:, None] * bins
         flat = (first_bin + 2 * distance + shared).flatten()
         chunks.append(torch.bincount(flat, minlength=len(words) * bins))
-    return torch.cat(chunks).view(len(query), bits + 1, 2)
+    counts = torch.cat(chunks).view(len(query), bits + 1, 2)
+    return counts.sum(dim=2), counts[:, :, 1]
 
 
 def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -43,14 +43,16 @@ def distance_histogram(
     """
     arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
     if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
-        query, query_keys, database, database_keys = (
-            torch.from_numpy(array.view(np.int64)).to(query_words.device) for array in arrays
-        )
-        counts = gpu.histogram(query, query_keys, database, database_keys, bits).cpu().numpy()
-    else:
-        with cpu.as_many_threads_as_torch():
-            counts = cpu.histogram(*_one_word_flat(*arrays), bits)
-    return counts.sum(axis=2), counts[:, :, 1].copy()
+        device = query_words.device
+        tensors = (torch.from_numpy(array.view(np.int64)).to(device) for array in arrays)
+        items, relevant = gpu.histogram(*tensors, bits)
+        return items.cpu().numpy(), relevant.cpu().numpy()
+    query, query_keys, database, database_keys = _one_word_flat(*arrays)
+    order, first, end = _grouped(query_keys, database_keys)
+    if query_keys.ndim == 1:
+        database = database[order]
+    with cpu.as_many_threads_as_torch():
+        return cpu.histogram(query, query_keys, database, database_keys, first, end, bits)
 
 
 def database_order_histogram(
