@@ -64,7 +64,7 @@ def test_torch_counts_what_numba_counts(bits, labels, monkeypatch):
     monkeypatch.setattr(gpu, "PAIRS_PER_CHUNK", 1500)  # three queries at a time
     arguments = packed(*sample(bits, labels))
     keys = histogram._checked(*arguments)
-    counts = gpu.histogram(*(torch.from_numpy(a.view(np.int64)) for a in keys), bits)
+    counts = gpu.histogram(*(torch.from_numpy(a.view(np.int64)) for a in keys), bits=bits)
     for found, wanted in zip(counts, distance_histogram(*arguments), strict=True):
         np.testing.assert_array_equal(found.numpy(), wanted)
 

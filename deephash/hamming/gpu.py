@@ -8,7 +8,7 @@ POSITION_BITS = 40  # of a sort key: distance first, then position
 
 
 def histogram(
-    query: Tensor, query_keys: Tensor, database: Tensor, database_keys: Tensor, bits: int
+    query: Tensor, query_keys: Tensor, database: Tensor, database_keys: Tensor, *, bits: int
 ) -> tuple[Tensor, Tensor]:
     """Items and relevant items by query and distance, (q, bits + 1), from int64 words and keys."""
     bins = 2 * (bits + 1)

@@ -45,7 +45,7 @@ def distance_histogram(
     if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
         device = query_words.device
         tensors = (torch.from_numpy(array.view(np.int64)).to(device) for array in arrays)
-        items, relevant = gpu.histogram(*tensors, bits)
+        items, relevant = gpu.histogram(*tensors, bits=bits)
         return items.cpu().numpy(), relevant.cpu().numpy()
     query, query_keys, database, database_keys = _one_word_flat(*arrays)
     order, first, end = _grouped(query_keys, database_keys)
