@@ -32,7 +32,7 @@ GROWTH = [  # queries, items, bits: each grows alone
 ]
 KS, RADIUS = (100, 1000), 2
 LOOP_QUERIES, TORCHMETRICS_QUERIES = 200, 50  # timed, and scaled to all
-REPEATS = 3  # the fastest counts
+REPEATS = 5  # the fastest counts
 
 T = TypeVar("T")
 

@@ -39,14 +39,17 @@ def k_nearest(query: Array, database: Array, k: int) -> tuple[Array, Array]:
     with as_many_threads_as_torch():
         groups = -(-len(query) // QUERIES_PER_TILE)
         shards = -(-numba.get_num_threads() // groups)  # few queries: threads share the database
-        positions, distances = _k_nearest_numba(
-            query, database.reshape(-1), (0,) * query.shape[1], groups, shards, k
-        )
+        positions, distances = _k_nearest_numba(query, *flat(database), groups, shards, k)
     if shards > 1:  # each shard's are in order, and the shards are
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
         positions = np.take_along_axis(positions, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
     return positions, distances
+
+
+def flat(words: Array) -> tuple[Array, tuple[int, ...]]:
+    """The words of codes in a row, and the tuple that tells the kernels how many a code has."""
+    return words.reshape(-1), (0,) * words.shape[1]
 
 
 @intrinsic
@@ -60,12 +63,15 @@ def _popcount(typing_context, word):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _distance(a, i, b, j):  # type: ignore[no-untyped-def]
-    if a.ndim == 1:  # codes of one word: numba compiles only the branch that fits the array
-        return _popcount(a[i] ^ b[j])
+def _distance(query, codes, j, width):  # type: ignore[no-untyped-def]
+    """From a query's words to the j-th of some codes, whose words are flat.
+
+    `width` is a tuple as long as a code has words: its length is known to the compiler, which then
+    works on eight codes at a time.
+    """
     distance = np.uint64(0)
-    for word in range(a.shape[1]):
-        distance += _popcount(a[i, word] ^ b[j, word])
+    for word in range(len(width)):
+        distance += _popcount(query[word] ^ codes[j * len(width) + word])
     return distance
 
 
@@ -81,7 +87,7 @@ def _share_label(a, i, b, j):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, nogil=True, cache=True)
 def histogram(  # type: ignore[no-untyped-def]
-    query, query_keys, database, database_keys, first, end, bits
+    query, query_keys, database, database_keys, first, end, width, bits
 ):
     """Items and relevant items by query and distance, two arrays (q, bits + 1).
 
@@ -89,7 +95,8 @@ def histogram(  # type: ignore[no-untyped-def]
     whose two distances make an index into a table; the sums over its rows and columns are the
     histogram. Of class indices, relevant are the items from `first` to `end` of each query.
     """
-    side, half = bits + 1, len(database) // 2
+    words, n, side = len(width), len(database_keys), bits + 1
+    half = n // 2
     items = np.zeros((len(query), side), np.int64)
     relevant = np.zeros((len(query), side), np.int64)
     for i in prange(len(query)):
@@ -98,38 +105,37 @@ def histogram(  # type: ignore[no-untyped-def]
         index = np.empty(ITEMS_PER_TILE, np.uint32)
         for start in range(0, half, ITEMS_PER_TILE):
             size = min(ITEMS_PER_TILE, half - start)
-            one = database[start : start + size]
-            other = database[half + start : half + start + size]
+            one = database[start * words : (start + size) * words]
+            other = database[(half + start) * words : (half + start + size) * words]
             for j in range(size):
-                index[j] = _distance(query, i, one, j) * np.uint64(side) + _distance(
-                    query, i, other, j
-                )
+                row = _distance(query[i], one, j, width)
+                index[j] = row * np.uint64(side) + _distance(query[i], other, j, width)
             for j in range(size):
                 bins[index[j]] += 1
         for distance in range(side):
             items[i] += table[distance]
             items[i, distance] += table[distance].sum()
-        for j in range(2 * half, len(database)):
-            items[i, _distance(query, i, database, j)] += 1
+        for j in range(2 * half, n):
+            items[i, _distance(query[i], database, j, width)] += 1
         if query_keys.ndim == 1:
             for j in range(first[i], end[i]):
-                relevant[i, _distance(query, i, database, j)] += 1
+                relevant[i, _distance(query[i], database, j, width)] += 1
         else:
-            for j in range(len(database)):
+            for j in range(n):
                 shared = _share_label(query_keys, i, database_keys, j)
-                relevant[i, _distance(query, i, database, j)] += np.int64(shared)
+                relevant[i, _distance(query[i], database, j, width)] += np.int64(shared)
     return items, relevant
 
 
 @njit(parallel=True, nogil=True, cache=True)
 def database_order(  # type: ignore[no-untyped-def]
-    query, query_keys, database, database_keys, order, first, end, bits, cutoffs
+    query, query_keys, database, database_keys, order, first, end, width, bits, cutoffs
 ):
     """A pass over all items finds each one's place among its equals, one over the relevant ranks.
 
     The rank of an item is the number of nearer items, known when all are counted, plus its place.
     """
-    q, n, last = len(query), len(database), len(cutoffs) - 1
+    q, n, last = len(query), len(database_keys), len(cutoffs) - 1
     items = np.zeros((q, bits + 1), np.int64)
     relevant = np.zeros((q, bits + 1), np.int64)
     sums = np.zeros((q, last + 1), np.float64)
@@ -137,7 +143,7 @@ def database_order(  # type: ignore[no-untyped-def]
     for i in prange(q):
         distance = np.empty(n, np.uint16)
         for j in range(n):
-            distance[j] = _distance(query, i, database, j)
+            distance[j] = _distance(query[i], database, j, width)
         seen = np.zeros(bits + 1, np.int32)
         place = np.empty(n, np.int32)
         for j in range(n):
@@ -174,11 +180,7 @@ def database_order(  # type: ignore[no-untyped-def]
 def _k_nearest_numba(  # type: ignore[no-untyped-def]
     query, database, width, groups, shards, k
 ):
-    """The k nearest of each shard of the database side by side, (q, shards * k).
-
-    Words of the database are flat, and `width` is a tuple as long as a code has words: its length
-    is known to the compiler, which then works on eight codes at a time.
-    """
+    """The k nearest of each shard of the database side by side, (q, shards * k)."""
     n = len(database) // len(width)
     positions = np.empty((len(query), shards * k), np.int64)
     distances = np.empty((len(query), shards * k), np.int32)
@@ -216,7 +218,7 @@ def _scan(  # type: ignore[no-untyped-def]
                 if least_distance(query[row], codes, width) >= bound[row]:
                     continue
                 for j in range(end - block):
-                    d = _distance_flat(query[row], codes, j, width)
+                    d = _distance(query[row], codes, j, width)
                     if d < bound[row]:
                         kept[row, size[row]] = block + j
                         distance[row, size[row]] = d
@@ -244,16 +246,8 @@ def least_distance(query, codes, width):  # type: ignore[no-untyped-def]
     """The distance of the nearest of some codes, words flat."""
     least = np.uint64(64 * len(width))
     for j in range(len(codes) // len(width)):
-        least = min(least, _distance_flat(query, codes, j, width))
+        least = min(least, _distance(query, codes, j, width))
     return least
-
-
-@njit(nogil=True, cache=True)
-def _distance_flat(query, codes, j, width):  # type: ignore[no-untyped-def]
-    distance = np.uint64(0)
-    for word in range(len(width)):
-        distance += _popcount(query[word] ^ codes[j * len(width) + word])
-    return distance
 
 
 @njit(nogil=True, cache=True)

@@ -47,12 +47,13 @@ def distance_histogram(
         tensors = (torch.from_numpy(array.view(np.int64)).to(device) for array in arrays)
         items, relevant = gpu.histogram(*tensors, bits=bits)
         return items.cpu().numpy(), relevant.cpu().numpy()
-    query, query_keys, database, database_keys = _one_word_flat(*arrays)
+    query, query_keys, database, database_keys = arrays
     order, first, end = _grouped(query_keys, database_keys)
     if query_keys.ndim == 1:
-        database = database[order]
+        database, database_keys = database[order], database_keys[order]
+    flat, width = cpu.flat(database)
     with cpu.as_many_threads_as_torch():
-        return cpu.histogram(query, query_keys, database, database_keys, first, end, bits)
+        return cpu.histogram(query, query_keys, flat, database_keys, first, end, width, bits)
 
 
 def database_order_histogram(
@@ -91,9 +92,13 @@ def database_order_histogram(
             f"cutoffs are {cutoffs}: give ascending ranks from 1 to the {len(database_words)} "
             "items of the database"
         )
-    grouped = _grouped(arrays[1], arrays[3])
+    query, query_keys, database, database_keys = arrays
+    grouped = _grouped(query_keys, database_keys)
+    flat, width = cpu.flat(database)
     with cpu.as_many_threads_as_torch():
-        return cpu.database_order(*_one_word_flat(*arrays), *grouped, bits, np.array(cutoffs))
+        return cpu.database_order(
+            query, query_keys, flat, database_keys, *grouped, width, bits, np.array(cutoffs)
+        )
 
 
 def _checked(
@@ -129,15 +134,6 @@ def _label_keys(labels: Array) -> Array:
     if labels.ndim == 1:
         return labels.astype(np.int64)
     return pack(np.where(labels != 0, 1, -1))
-
-
-def _one_word_flat(
-    query: Array, query_keys: Array, database: Array, database_keys: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Codes of up to 64 bits lose their word axis: the kernels have a faster form for them."""
-    if query.shape[1] > 1:
-        return query, query_keys, database, database_keys
-    return query[:, 0], query_keys, database[:, 0], database_keys
 
 
 def _grouped(query_keys: Array, database_keys: Array) -> tuple[Counts, Counts, Counts]:
