@@ -10,6 +10,8 @@ from `deephash.hamming.distance_histogram`, and return float64 (q,). `k` is a ra
 number of items; None stands for the whole ranking.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -68,7 +70,7 @@ def average_precision_retrieved(items: Counts, relevant: Counts, k: int) -> Floa
     row = np.repeat(rows, high - low + 1)
     sent = np.arange(len(row)) - np.repeat(np.cumsum(high - low + 1) - (high + 1), high - low + 1)
     n, r, m = n[row], r[row], m[row]
-    log_factorial = torch.lgamma(torch.arange(1, n.max() + 2, dtype=torch.float64)).numpy()
+    log_factorial = _log_factorials(_rounded_up(n))
 
     def log_choose(total: Counts, part: Counts) -> Floats:
         return log_factorial[total] - log_factorial[part] - log_factorial[total - part]
@@ -168,9 +170,26 @@ def _run_gain(before: Counts, relevant_before: Counts, run: Counts) -> Floats:
 
 def _harmonic(before: Counts, count: Counts) -> Floats:
     """Sum of 1 / rank over the `count` ranks that follow `before`."""
-    last = int((before + count).max(initial=0))
-    sums = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, last + 1))])
-    return sums[before + count] - sums[before]
+    after = before + count
+    sums = _harmonic_numbers(_rounded_up(after))
+    return sums[after] - sums[before]
+
+
+def _rounded_up(values: Counts) -> int:
+    """A power of two above all values, so that one table serves many calls."""
+    return 1 << int(values.max(initial=0)).bit_length()
+
+
+@lru_cache(maxsize=4)
+def _harmonic_numbers(last: int) -> Floats:
+    """H_0 to H_last."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, last + 1))])
+
+
+@lru_cache(maxsize=4)
+def _log_factorials(last: int) -> Floats:
+    """The logarithms of 0! to last!."""
+    return torch.lgamma(torch.arange(1, last + 2, dtype=torch.float64)).numpy()
 
 
 def _hits(items: Counts, relevant: Counts, k: int) -> Floats:

@@ -1,6 +1,7 @@
 """Rankings by Hamming distance, evaluated: as a function, and as a metric over batches."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torchmetrics.utilities import dim_zero_cat
 from deephash.codes import pack, sign
 from deephash.hamming import database_order_histogram, distance_histogram
 from deephash.metrics import (
+    Counts,
     Floats,
     average_precision,
     average_precision_best,
@@ -26,6 +28,8 @@ from deephash.metrics import (
     recall_at,
     recall_by_radius,
 )
+
+QUERIES_AT_ONCE = 1000  # while their histograms are in the cache
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,33 @@ def evaluate_ranking(
     else:
         items, relevant = distance_histogram(*pairs)
     total = relevant.sum(axis=1)
+    starts = range(0, len(items), QUERIES_AT_ONCE)
+    parts = [slice(start, start + QUERIES_AT_ONCE) for start in starts]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # numpy lets go of Python's lock
+        figures = list(
+            threads.map(lambda some: _figures(items[some], relevant[some], ks, radius), parts)
+        )
+    values = {name: np.concatenate([part[name] for part in figures]) for name in figures[0]}
+    precision, recall = values.pop("precision"), values.pop("recall")
+    if database_order:
+        values["map_database_order"] = ratio(sums[:, -1], total)
+        for k in ks:
+            column = cutoffs.index(k)
+            some, count = sums[:, column], hits[:, column]
+            values[f"map_database_order@{k}"] = ratio(some, np.minimum(k, total))
+            values[f"map_retrieved_database_order@{k}"] = some / np.maximum(1, count)
+    judged = total > 0
+    scalars = {name: float(_mean(value[judged])) for name, value in values.items()}
+    scalars["queries_without_relevant"] = float(np.count_nonzero(~judged))
+    return Ranking(scalars, _mean(precision[judged]), _mean(recall[judged]))
+
+
+def _figures(items: Counts, relevant: Counts, ks: Sequence[int], radius: int) -> dict[str, Floats]:
+    """What is measured of each query, and its precision and recall by radius (q, bits + 1)."""
     precision, recall = precision_by_radius(items, relevant), recall_by_radius(relevant)
     values = {
+        "precision": precision,
+        "recall": recall,
         "map": average_precision(items, relevant),
         "map_best": average_precision_best(items, relevant),
         "map_worst": average_precision_worst(items, relevant),
@@ -114,17 +143,7 @@ def evaluate_ranking(
             f"precision@{k}": precision_at(items, relevant, k),
             f"recall@{k}": recall_at(items, relevant, k),
         }
-    if database_order:
-        values["map_database_order"] = ratio(sums[:, -1], total)
-        for k in ks:
-            column = cutoffs.index(k)
-            some, count = sums[:, column], hits[:, column]
-            values[f"map_database_order@{k}"] = ratio(some, np.minimum(k, total))
-            values[f"map_retrieved_database_order@{k}"] = some / np.maximum(1, count)
-    judged = total > 0
-    scalars = {name: float(_mean(value[judged])) for name, value in values.items()}
-    scalars["queries_without_relevant"] = float(np.count_nonzero(~judged))
-    return Ranking(scalars, _mean(precision[judged]), _mean(recall[judged]))
+    return values
 
 
 class HammingRanking(Metric):

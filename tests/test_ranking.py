@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from deephash import ranking
 from deephash.codes import pack, sign
 from deephash.metrics import code_health
 from deephash.ranking import HammingRanking, evaluate_ranking
@@ -42,14 +43,20 @@ SHARES = (
 def test_batches_add_up_to_the_pure_function():
     (queries, query_labels), (database, database_labels) = logits_and_labels().values()
     database_words = pack(sign(database))
-    ranking = evaluate_ranking(
+    expected = evaluate_ranking(
         pack(sign(queries)), query_labels, database_words, database_labels, 48,
         ks=(1, 10, 100), radius=2,
     )  # fmt: skip
     metric = filled(WHOLE)
-    assert metric.compute() == ranking.scalars | code_health(database_words, 48)
+    assert metric.compute() == expected.scalars | code_health(database_words, 48)
     metric.reset()
     assert metric.query_words == []
+
+
+def test_queries_measured_some_at_a_time_are_all_there(monkeypatch):
+    whole = filled(WHOLE).compute()
+    monkeypatch.setattr(ranking, "QUERIES_AT_ONCE", 4)
+    assert filled(WHOLE).compute() == pytest.approx(whole, rel=1e-12)
 
 
 def in_process(rank, port, results):
