@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import QUICK, ROOT, composed
@@ -65,6 +66,13 @@ def test_the_main_command_trains_on_the_embedded_digits(tmp_path: Path) -> None:
     assert "digits, 48 bits, 300 queries in a database of 1,497" in done.stdout
     (folder,) = tmp_path.glob("runs/*/*/metrics.json")
     assert (folder.parent / "pictures" / "neighbours.png").is_file()
+
+    (search,) = (
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "knn(" in block
+    )
+    found: dict[str, Any] = {}
+    exec(search.replace("runs/DATE/TIME", str(folder.parent)), found)
+    assert found["nearest"].shape == found["distances"].shape == (300, 100)
 
 
 @pytest.mark.realdata

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 QUERIES_PER_TILE = 32  # they share a stretch of the database while it is in the cache
 ITEMS_PER_TILE = 2048  # 16 KB a word, half of a first-level cache
-ITEMS_PER_BLOCK = 128  # whose least distance decides whether to look at each of them
+ITEMS_PER_BLOCK = 256  # whose least distance decides whether to look at each of them
 
 
 @contextmanager
