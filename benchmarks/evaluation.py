@@ -5,15 +5,13 @@
 
 import argparse
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from machine import described, machine, write
+from machine import FASTEST_OF, described, machine, timed, write
 from torchmetrics.retrieval import RetrievalMAP
 
 from deephash.codes import pack
@@ -32,9 +30,6 @@ GROWTH = [  # queries, items, bits: each grows alone
 ]
 KS, RADIUS = (100, 1000), 2
 LOOP_QUERIES, TORCHMETRICS_QUERIES = 200, 50  # timed, and scaled to all
-REPEATS = 5  # the fastest counts
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -157,16 +152,6 @@ def torchmetrics_loop(codes: Codes) -> float:
     return float(metric.compute())
 
 
-def timed(compute: Callable[[], T]) -> tuple[T, float]:
-    """What it computes, and the seconds of the fastest of some repeats."""
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        value = compute()
-        seconds.append(time.perf_counter() - began)
-    return value, min(seconds)
-
-
 def markdown(figures: dict[str, Any]) -> str:
     """The figures as tables."""
     seconds = figures["seconds"]
@@ -182,7 +167,7 @@ def markdown(figures: dict[str, Any]) -> str:
         f"k = {' and '.join(map(str, KS))}; random codes, seed {figures['seed']}.\n"
         f"{described(figures)} {figures['threads']} threads, load average "
         f"{figures['load_average']}.\n"
-        f"Fastest of {REPEATS}, after compilation. The public loop was timed on "
+        f"Fastest of {FASTEST_OF}, after compilation. The public loop was timed on "
         f"{LOOP_QUERIES} queries, torchmetrics' RetrievalMAP on {TORCHMETRICS_QUERIES}, and scaled "
         "to all.\n\n"
         f"| what | seconds |\n|---|---:|\n{rows}\n"

@@ -11,8 +11,6 @@ on; delete the file to measure anew. Writes results/knn.json and results/knn.md.
 import argparse
 import os
 import resource
-import time
-from collections.abc import Callable
 from typing import Any
 
 import faiss
@@ -20,12 +18,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
-from machine import described, finished, machine, write
+from machine import FASTEST_OF, described, finished, machine, timed, write
 
 from deephash.hamming import cpu, knn
 
 K, CENTRES, FLIPPED = 100, 100, 0.15
-REPEATS = 3  # the fastest counts
 CELLS = {  # items, bits, queries, clustered
     "1M, one query": (1_000_000, 64, 1, False),
     "1M": (1_000_000, 64, 1_000, False),
@@ -47,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     numba.set_num_threads(options.threads)
     faiss.omp_set_num_threads(options.threads)
-    settings = {"threads": options.threads, "seed": options.seed, "k": K}
+    settings = {"threads": options.threads, "seed": options.seed, "k": K, "repeats": FASTEST_OF}
     where = {**settings, **machine("numpy", "numba", "faiss-cpu")}
     cells = finished("knn", where)
     for name, cell in CELLS.items():
@@ -135,16 +132,6 @@ def compare_in_cache(query, tile, width, rounds, threads):  # type: ignore[no-un
     return total
 
 
-def timed(compute: Callable[[], Any]) -> tuple[Any, float]:
-    """What it computes, and the seconds of the fastest of some repeats."""
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        value = compute()
-        seconds.append(time.perf_counter() - began)
-    return value, min(seconds)
-
-
 def markdown(figures: dict[str, Any]) -> str:
     """The table: rates in billions of comparisons a second."""
     lines = [
@@ -170,8 +157,8 @@ def markdown(figures: dict[str, Any]) -> str:
             *lines,
             "",
             f"Billions of comparisons a second, k = {figures['k']}, 1,000 queries unless said, "
-            f"fastest of {REPEATS}; random codes, clustered: {CENTRES} centres, {FLIPPED:.0%} of "
-            f"the bits flipped. Memory: that of the search, and of the codes. "
+            f"fastest of {figures['repeats']}; random codes, clustered: {CENTRES} centres, {FLIPPED:.0%} "
+            f"of the bits flipped. Memory: that of the search, and of the codes. "
             f"{described(figures)} {figures['threads']} threads, seed {figures['seed']}.",
             "",
         ]

@@ -1,13 +1,18 @@
-"""Where a benchmark ran, and how its results are written."""
+"""Where a benchmark ran, how it is timed, and how its results are written."""
 
 import json
 import os
 import platform
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 RESULTS = Path(__file__).resolve().parent / "results"
+FASTEST_OF = 5  # repeats of what is timed
+
+T = TypeVar("T")
 
 
 def machine(*libraries: str) -> dict[str, Any]:
@@ -35,6 +40,16 @@ def described(where: dict[str, Any]) -> str:
     """One sentence of what `machine` found."""
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     return f"{where['cpu']}, {where['cores']} cores; {versions}."
+
+
+def timed(compute: Callable[[], T]) -> tuple[T, float]:
+    """What it computes, and the seconds of the fastest of some repeats."""
+    seconds = []
+    for _ in range(FASTEST_OF):
+        began = time.perf_counter()
+        value = compute()
+        seconds.append(time.perf_counter() - began)
+    return value, min(seconds)
 
 
 def finished(name: str, where: dict[str, Any]) -> dict[str, Any]:
