@@ -157,8 +157,8 @@ def markdown(figures: dict[str, Any]) -> str:
             *lines,
             "",
             f"Billions of comparisons a second, k = {figures['k']}, 1,000 queries unless said, "
-            f"fastest of {figures['repeats']}; random codes, clustered: {CENTRES} centres, {FLIPPED:.0%} "
-            f"of the bits flipped. Memory: that of the search, and of the codes. "
+            f"fastest of {figures['repeats']}; random codes, clustered: {CENTRES} centres, "
+            f"{FLIPPED:.0%} of the bits flipped. Memory: that of the search, and of the codes. "
             f"{described(figures)} {figures['threads']} threads, seed {figures['seed']}.",
             "",
         ]
