@@ -191,12 +191,17 @@ class Adapted(nn.Module):
         resize: side in pixels that the images are brought to; None leaves them as they are.
         statistics: mean and standard deviation of the channels, 0 to 255, that it was pre-trained
             with; None for those of the training images.
+
+    Raises:
+        ValueError: resize is not positive.
     """
 
     def __init__(
         self, net: nn.Module, *, resize: int | None, statistics: tuple[Tensor, Tensor] | None
     ) -> None:
         super().__init__()
+        if resize is not None and resize < 1:
+            raise ValueError(f"resize={resize}: give a side in pixels, or null")
         self.net = net
         self.resize = resize
         self.statistics = statistics

@@ -58,6 +58,18 @@ def test_efficientnet_lite0_has_its_weights_in_place(photograph: str, label: int
     assert label in logits.topk(5).indices
 
 
+@pytest.mark.parametrize("name", ["timm", "efficientnet_lite0"])
+def test_images_are_resized_and_a_size_below_one_is_refused(name: str) -> None:
+    settings = checked(composed(f"backbone={name}", "backbone.resize=40"))
+    net = build("backbone", settings.backbone, 3, (8, 8))
+    seen: list[torch.Size] = []
+    net.net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    net(torch.zeros(2, 3, 8, 8))
+    assert seen == [(2, 3, 40, 40)]
+    with pytest.raises(UserError, match="backbone: resize=0"):
+        build("backbone", {**settings.backbone, "resize": 0}, 3, (8, 8))
+
+
 def test_an_unknown_timm_model_is_named() -> None:
     settings = checked(composed("backbone=timm", "backbone.model_name=resnet19"))
     with pytest.raises(UserError, match="backbone.model_name=resnet19"):

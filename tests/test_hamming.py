@@ -108,7 +108,7 @@ def test_database_order_is_a_stable_sort(bits, labels):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("k", [1, 30, 500])
 @pytest.mark.parametrize("bits", [12, 64, 128, 200])
-@pytest.mark.parametrize("queries", [1, 70])
+@pytest.mark.parametrize("queries", [0, 1, 70])
 def test_nearest_are_those_of_a_stable_sort(bits, k, queries, threads):
     data = sample(bits, "classes", queries=queries)
     distance, _ = naive(*data)

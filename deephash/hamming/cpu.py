@@ -1,4 +1,7 @@
-"""The Hamming kernels for a CPU, in numba: one popcount a pair, threads over the queries."""
+"""The Hamming kernels for a CPU, in numba: one popcount a pair, threads over the queries.
+
+All in one file, since numba's cache of compiled kernels only watches the file that a kernel is in.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +40,7 @@ def as_many_threads_as_torch() -> Iterator[None]:
 def k_nearest(query: Array, database: Array, k: int) -> tuple[Array, Array]:
     """Positions and distances of the k nearest, (q, k) each, from words (q, w) and (n, w)."""
     with as_many_threads_as_torch():
-        groups = -(-len(query) // QUERIES_PER_TILE)
+        groups = max(1, -(-len(query) // QUERIES_PER_TILE))
         shards = -(-numba.get_num_threads() // groups)  # few queries: threads share the database
         positions, distances = _k_nearest_numba(query, *flat(database), groups, shards, k)
     if shards > 1:  # each shard's are in order, and the shards are
