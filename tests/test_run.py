@@ -195,11 +195,15 @@ def test_a_pretraining_is_found_again(
         assert printed_lines(capsys.readouterr().out, "pretrain"), setting
 
 
-@pytest.mark.parametrize("phase", ["pretrain", "hash"])
+@pytest.mark.parametrize(
+    ("phase", "optimizer"),
+    [("pretrain", "torch.optim.SGD"), ("hash", "torch.optim.SGD"), ("hash", "timm.optim.Muon")],
+)
 def test_killed_and_resumed_equals_uninterrupted(
-    compose_run: Compose, tmp_path: Path, phase: str
+    compose_run: Compose, tmp_path: Path, phase: str, optimizer: str
 ) -> None:
     longer = ["bits=12", f"phase.{phase}.epochs=3", "logger=csv"]
+    longer.append(f"phase.{phase}.optimizer._target_={optimizer}")
     uninterrupted = finished(compose_run, *longer, folder="uninterrupted")
     folder = tmp_path / "killed"
     places = [f"run_dir={folder}", f"cache_dir={tmp_path / 'other_cache'}"]
