@@ -7,19 +7,14 @@ A run that is finished is not run again, one that was stopped goes on, so the be
 stopped at any moment. Each writes results/quality.json and quality.md of all that is finished.
 """
 
-import argparse
 import json
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from machine import described, machine, write
-
-HERE = Path(__file__).resolve().parent
-TRAIN = HERE.parent / "train.py"
+from training import parser, trained
 
 ROWS = {
     "MNIST, LeNet": ["dataset=mnist"],
@@ -34,13 +29,11 @@ SHOWN = {"map": "mAP", "map_worst": "worst ties", "map_best": "best ties"}
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="holds MNIST and CIFAR-10")
-    parser.add_argument("--runs", type=Path, default=HERE / "runs", help="where the runs lie")
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--bits", nargs="*", type=int, default=BITS, choices=BITS)
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    arguments.add_argument("--bits", nargs="*", type=int, default=BITS, choices=BITS)
+    arguments.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    options = arguments.parse_args()
     for row in options.rows:
         for seed in options.seeds:
             for bits in options.bits:
@@ -52,19 +45,6 @@ def main() -> None:
 def folder_of(runs: Path, row: str, bits: int) -> Path:
     """Where the runs of all seeds of a row and a code length lie."""
     return runs / re.sub(r"[^a-z0-9]+", "-", row.lower()) / f"bits{bits}"
-
-
-def trained(overrides: list[str], folder: Path, options: argparse.Namespace) -> None:
-    """Run, or go on with, one cell of the table."""
-    if (folder / "metrics.json").is_file():
-        return
-    cache = options.runs.resolve() / "pretrained"
-    places = [f"data_dir={options.data_dir.resolve()}", f"cache_dir={cache}"]
-    if (folder / "config.yaml").is_file():
-        command = [f"resume={folder}"]
-    else:
-        command = [*overrides, f"run_dir={folder}", *places]
-    subprocess.run([sys.executable, TRAIN, *command], check=True)
 
 
 def write_table(runs: Path) -> None:
