@@ -26,13 +26,13 @@ from deephash.module import Classify
 from deephash.tracking import Curves
 
 BATCH, CLASSES = 250, 10
-NETS = {"resnet_small, 3 x 32 x 32": (3, 32, 10_000), "lenet, 1 x 28 x 28": (1, 28, 50_000)}
+NETS = {"resnet_small, 3 x 32 x 32": (3, 32, 5_000), "lenet, 1 x 28 x 28": (1, 28, 20_000)}
 
 
 def main() -> None:
     """Measure both ways in turns, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
     options = parser.parse_args()
     rows = {}
