@@ -27,6 +27,7 @@ def quiet_libraries() -> Iterator[None]:
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
     with warnings.catch_warnings():
         # Batches come from memory: workers would only copy them.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
