@@ -103,6 +103,7 @@ def histogram(  # type: ignore[no-untyped-def]
     items = np.zeros((len(query), side), np.int64)
     relevant = np.zeros((len(query), side), np.int64)
     for i in prange(len(query)):
+        code = query[i]  # a name outside of the loops: inside, the compiler may miss that it is fixed
         table = np.zeros((side, side), np.int32)
         bins = table.reshape(-1)
         index = np.empty(ITEMS_PER_TILE, np.uint32)
@@ -111,22 +112,22 @@ def histogram(  # type: ignore[no-untyped-def]
             one = database[start * words : (start + size) * words]
             other = database[(half + start) * words : (half + start + size) * words]
             for j in range(size):
-                row = _distance(query[i], one, j, width)
-                index[j] = row * np.uint64(side) + _distance(query[i], other, j, width)
+                row = _distance(code, one, j, width)
+                index[j] = row * np.uint64(side) + _distance(code, other, j, width)
             for j in range(size):
                 bins[index[j]] += 1
         for distance in range(side):
             items[i] += table[distance]
             items[i, distance] += table[distance].sum()
         for j in range(2 * half, n):
-            items[i, _distance(query[i], database, j, width)] += 1
+            items[i, _distance(code, database, j, width)] += 1
         if query_keys.ndim == 1:
             for j in range(first[i], end[i]):
-                relevant[i, _distance(query[i], database, j, width)] += 1
+                relevant[i, _distance(code, database, j, width)] += 1
         else:
             for j in range(n):
                 shared = _share_label(query_keys, i, database_keys, j)
-                relevant[i, _distance(query[i], database, j, width)] += np.int64(shared)
+                relevant[i, _distance(code, database, j, width)] += np.int64(shared)
     return items, relevant
 
 
@@ -144,9 +145,10 @@ def database_order(  # type: ignore[no-untyped-def]
     sums = np.zeros((q, last + 1), np.float64)
     hits = np.zeros((q, last + 1), np.int64)
     for i in prange(q):
+        code = query[i]  # as in `histogram`
         distance = np.empty(n, np.uint16)
         for j in range(n):
-            distance[j] = _distance(query[i], database, j, width)
+            distance[j] = _distance(code, database, j, width)
         seen = np.zeros(bits + 1, np.int32)
         place = np.empty(n, np.int32)
         for j in range(n):
