@@ -103,7 +103,7 @@ def histogram(  # type: ignore[no-untyped-def]
     items = np.zeros((len(query), side), np.int64)
     relevant = np.zeros((len(query), side), np.int64)
     for i in prange(len(query)):
-        code = query[i]  # a name outside of the loops: inside, the compiler may miss that it is fixed
+        code = query[i]  # outside of the loops: inside, the compiler may miss that it is fixed
         table = np.zeros((side, side), np.int32)
         bins = table.reshape(-1)
         index = np.empty(ITEMS_PER_TILE, np.uint32)
