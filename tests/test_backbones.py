@@ -51,10 +51,15 @@ def test_the_papers_nets_have_caffes_sizes() -> None:
     assert parameters(quick) == 32 * 75 + 32 + 32 * 800 + 32 + 64 * 800 + 64
 
 
-@pytest.mark.parametrize("name", ["lenet", "cifar_quick", "resnet_small"])
-def test_images_that_are_too_small_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=f"backbone={name} needs images of at least"):
-        build("backbone", checked(composed(f"backbone={name}")).backbone, 1, (5, 5))
+@pytest.mark.parametrize(
+    ("name", "least"), [("lenet", 15), ("cifar_quick", 12), ("resnet_small", 9)]
+)
+def test_images_that_are_too_small_are_refused(name: str, least: int) -> None:
+    backbone = checked(composed(f"backbone={name}")).backbone
+    net = build("backbone", backbone, 1, (least, least))
+    assert net(torch.randn(2, 1, least, least)).shape == (2, net.num_features)
+    with pytest.raises(UserError, match=f"backbone={name} needs images of at least {least} x"):
+        build("backbone", backbone, 1, (least - 1, 30))
 
 
 @pytest.mark.parametrize(("photograph", "label"), [("flower.jpg", 985), ("china.jpg", 698)])
