@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from machine import described, machine, write
 
 from deephash.backbones import LeNet, ResNetSmall, Standardized
+from deephash.curves import Curves
 from deephash.data.augment import translate_and_flip
 from deephash.data.datamodule import HashingData, ShuffledBatches
 from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.protocols import Split
 from deephash.module import Classify
-from deephash.tracking import Curves
 
 BATCH, CLASSES = 250, 10
 NETS = {"resnet_small, 3 x 32 x 32": (3, 32, 5_000), "lenet, 1 x 28 x 28": (1, 28, 20_000)}

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from deephash.backbones import Standardized
 from deephash.config import Augment, ClassifyPhase, HashPhase, build
+from deephash.curves import Curves, EpochLines, Row, replay, rewriting
 from deephash.data.datamodule import HashingData
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split
@@ -31,7 +32,6 @@ from deephash.files import written_whole
 from deephash.methods.base import Method
 from deephash.module import Classify, Features, Hash, PhaseModule
 from deephash.seeds import derived_seed
-from deephash.tracking import Curves, EpochLines, Row, replay, rewriting
 
 
 @dataclass

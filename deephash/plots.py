@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deephash.codes import unpack
+from deephash.curves import Row
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split
 from deephash.files import written_whole
 from deephash.hamming import knn
 from deephash.methods.base import shares_label
 from deephash.ranking import Ranking
-from deephash.tracking import Row
 
 PHASE_COLOURS = ("#4878a8", "#b58a3c", "#5b8f5b", "#9067a7", "#a85048")
 HIT, MISS = "#3a923a", "#c03d3e"

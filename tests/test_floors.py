@@ -10,8 +10,8 @@ FLOORS = [
     {"hamming"},
     {"methods", "backbones", "metrics", "data"},
     {"config", "ranking"},
-    {"module", "tracking"},
-    {"plots", "console", "phases"},
+    {"module", "curves"},
+    {"plots", "console", "phases", "tracking"},
     {"report"},
     {"run", "command_line"},
 ]

@@ -1,9 +1,8 @@
-import csv
 from pathlib import Path
 
 import pytest
 
-from deephash.tracking import CurvesFile, chosen_mode
+from deephash.tracking import chosen_mode
 
 
 @pytest.fixture
@@ -39,17 +38,3 @@ def test_a_mode_that_is_asked_for_counts_first(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert chosen_mode(None) == "disabled"
     assert chosen_mode("offline") == "offline"
-
-
-def test_curves_file_has_a_column_for_each_curve(tmp_path: Path) -> None:
-    curves = CurvesFile(tmp_path / "curves.csv")
-    curves.log_metrics({"hash/loss": 0.5}, step=10)
-    curves.save()
-    curves.log_metrics({"val/map": 0.25}, step=20)
-    curves.save()
-    with (tmp_path / "curves.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(float(r["step"]), r["hash/loss"], r["val/map"]) for r in rows] == [
-        (10, "0.5", ""),
-        (20, "", "0.25"),
-    ]
