@@ -19,7 +19,7 @@ from machine import described, machine, write
 
 from deephash.backbones import LeNet, ResNetSmall, Standardized
 from deephash.curves import Curves
-from deephash.data.augment import translate_and_flip
+from deephash.data.augment import augmented
 from deephash.data.datamodule import HashingData, ShuffledBatches
 from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.protocols import Split
@@ -89,7 +89,14 @@ def lightning_epoch(image_set: ImageSet, net: torch.nn.Module, precision: Any) -
     everything = np.arange(len(image_set.images))
     split = Split(everything, everything[:1], everything, everything[:1], everything[:1])
     data = HashingData(
-        image_set, split, batch_size=BATCH, eval_batch_size=1000, translate=3, flip=True, seed=0
+        image_set,
+        split,
+        batch_size=BATCH,
+        eval_batch_size=1000,
+        translate=3,
+        flip=True,
+        cutout=0,
+        seed=0,
     )
     module = Classify(
         standardized(image_set, net),
@@ -124,8 +131,8 @@ def bare_epoch(image_set: ImageSet, net: torch.nn.Module, precision: str) -> flo
     model.train()
     began = time.perf_counter()
     for indices in ShuffledBatches(np.arange(len(image_set.images)), BATCH, seed=0):
-        images = translate_and_flip(
-            image_set.images[indices], indices, translate=3, flip=True, seed=0, epoch=0
+        images = augmented(
+            image_set.images[indices], indices, translate=3, flip=True, cutout=0, seed=0, epoch=0
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             features = model(images)

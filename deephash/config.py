@@ -56,10 +56,11 @@ Phase = Annotated[ClassifyPhase | HashPhase, Field(discriminator="objective")]
 
 
 class Augment(_Strict):
-    """Random translation by up to `translate` pixels and, if `flip`, mirroring."""
+    """Translation by up to `translate` pixels, mirroring, a square of `cutout` pixels cut out."""
 
     translate: NonNegativeInt
     flip: bool
+    cutout: NonNegativeInt
 
 
 class Validation(_Strict):

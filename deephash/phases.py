@@ -134,6 +134,7 @@ class Training:
             eval_batch_size=self.eval_batch_size,
             translate=self.augment.translate,
             flip=self.augment.flip,
+            cutout=self.augment.cutout,
             seed=derived_seed(self.seed, name, "batches"),
             features=features,
         )

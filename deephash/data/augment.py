@@ -8,25 +8,33 @@ import torch
 from torch import Tensor
 
 
-def translate_and_flip(
-    images: Tensor, indices: Tensor, *, translate: int, flip: bool, seed: int, epoch: int
+def augmented(
+    images: Tensor,
+    indices: Tensor,
+    *,
+    translate: int,
+    flip: bool,
+    cutout: int,
+    seed: int,
+    epoch: int,
 ) -> Tensor:
-    """Shift each image by up to `translate` pixels in both directions, mirror it with chance 1/2.
+    """Mirror each image with chance 1/2, shift it in both directions, cut a square out.
 
-    What moves in from outside is the image's reflection.
+    What moves in from outside is the image's reflection. The square's centre is anywhere in the
+    image, and it gets the image's mean colour (DeVries & Taylor 2017, "Improved Regularization of
+    Convolutional Neural Networks with Cutout").
 
     Args:
-        images: (n, c, h, w), any type.
+        images: uint8 (n, c, h, w).
         indices: int64 (n,), of the images in their set.
-        translate: pixels, less than h and w.
+        translate: pixels at most, less than h and w.
         flip: whether to mirror left and right.
+        cutout: side of the square in pixels, 0 for none.
         seed: of the run.
         epoch: makes each epoch's numbers others.
     """
-    if not translate and not flip:
-        return images
     n, _, height, width = images.shape
-    draws = random_integers(indices, seed=seed, epoch=epoch, draws=3)
+    draws = random_integers(indices, seed=seed, epoch=epoch, draws=5)
     down = draws[0] % (2 * translate + 1) - translate
     right = draws[1] % (2 * translate + 1) - translate
     rows = _reflected(torch.arange(height, device=images.device) + down[:, None], height)
@@ -36,9 +44,22 @@ def translate_and_flip(
         columns = torch.where(mirrored, width - 1 - columns, columns)
     columns = _reflected(columns + right[:, None], width)
     sample = torch.arange(n, device=images.device)
-    return images[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
+    moved = images[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    moved = moved.permute(0, 3, 1, 2)
+    if not cutout:
+        return moved
+    inside = (
+        _near(draws[3] % height, height, cutout)[:, :, None]
+        & (_near(draws[4] % width, width, cutout)[:, None, :])
     )
+    colour = moved.float().mean(dim=(2, 3), keepdim=True).round().to(moved.dtype)
+    return torch.where(inside[:, None], colour, moved)
+
+
+def _near(centre: Tensor, size: int, side: int) -> Tensor:
+    """Which positions are in the stretch of that length about each centre: bool (n, size)."""
+    offset = torch.arange(size, device=centre.device) - (centre[:, None] - side // 2)
+    return (offset >= 0) & (offset < side)
 
 
 def _reflected(position: Tensor, size: int) -> Tensor:

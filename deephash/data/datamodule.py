@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from deephash.data.augment import translate_and_flip
+from deephash.data.augment import augmented
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split
 from deephash.seeds import derived_seed
@@ -32,8 +32,9 @@ class HashingData(pl.LightningDataModule):
         batch_size: of training. Batches of an epoch differ by one image at most; none is dropped
             or repeated.
         eval_batch_size: of everything else.
-        translate: pixels, see `translate_and_flip`.
-        flip: likewise.
+        translate: pixels, see `augmented`.
+        flip: see there.
+        cutout: see there.
         seed: fixes order and augmentation.
         features: float (n, d), one row for each image of the set; given, they are served in the
             images' place, as they are.
@@ -48,6 +49,7 @@ class HashingData(pl.LightningDataModule):
         eval_batch_size: int,
         translate: int,
         flip: bool,
+        cutout: int,
         seed: int,
         features: Tensor | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class HashingData(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.translate = translate
         self.flip = flip
+        self.cutout = cutout
         self.seed = seed
         self.serves_images = features is None
 
@@ -79,11 +82,12 @@ class HashingData(pl.LightningDataModule):
         """Augment training images, on the device."""
         if not (self.serves_images and self.trainer is not None and self.trainer.training):
             return batch
-        images = translate_and_flip(
+        images = augmented(
             batch["inputs"],
             batch["indices"],
             translate=self.translate,
             flip=self.flip,
+            cutout=self.cutout,
             seed=self.seed,
             epoch=self.trainer.current_epoch,
         )

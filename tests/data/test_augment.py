@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from deephash.data.augment import random_integers, translate_and_flip
+from deephash.data.augment import augmented, random_integers
 
 IMAGES = torch.arange(40 * 2 * 6 * 7, dtype=torch.int64).view(40, 2, 6, 7)
 INDICES = torch.arange(100, 140)
@@ -18,7 +18,7 @@ def reference(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarra
 
 def test_each_image_is_a_reflected_shift_or_its_mirror_image() -> None:
     seen = set()
-    found = translate_and_flip(IMAGES, INDICES, translate=2, flip=True, seed=0, epoch=0)
+    found = augmented(IMAGES, INDICES, translate=2, flip=True, cutout=0, seed=0, epoch=0)
     for original, changed in zip(IMAGES.numpy(), found.numpy(), strict=True):
         matches = [
             (down, right, flip)
@@ -35,7 +35,8 @@ def test_each_image_is_a_reflected_shift_or_its_mirror_image() -> None:
 def test_depends_on_seed_epoch_and_index_alone() -> None:
     def augment(indices: torch.Tensor = INDICES, seed: int = 0, epoch: int = 0) -> torch.Tensor:
         images = IMAGES[indices - 100]
-        return translate_and_flip(images, indices, translate=2, flip=True, seed=seed, epoch=epoch)
+        some = {"translate": 2, "flip": True, "cutout": 3}
+        return augmented(images, indices, **some, seed=seed, epoch=epoch)
 
     order = torch.randperm(40)
     assert torch.equal(augment(INDICES[order]), augment()[order])
@@ -45,8 +46,37 @@ def test_depends_on_seed_epoch_and_index_alone() -> None:
 
 
 def test_nothing_asked_changes_nothing() -> None:
-    same = translate_and_flip(IMAGES, INDICES, translate=0, flip=False, seed=0, epoch=0)
+    same = augmented(IMAGES, INDICES, translate=0, flip=False, cutout=0, seed=0, epoch=0)
     assert torch.equal(same, IMAGES)
+
+
+def test_a_square_is_cut_out_about_any_pixel() -> None:
+    images = torch.randint(0, 256, (2000, 3, 8, 9), dtype=torch.uint8)
+    images[:, :, 0, 0] = 255  # no image has its mean colour everywhere
+    changed = augmented(
+        images, torch.arange(2000), translate=0, flip=False, cutout=3, seed=0, epoch=0
+    )
+    squares = {
+        (row, column): [
+            (y, x)
+            for y in range(max(0, row - 1), min(8, row + 2))
+            for x in range(max(0, column - 1), min(9, column + 2))
+        ]
+        for row in range(8)
+        for column in range(9)
+    }
+    seen = set()
+    for before, after in zip(images.numpy(), changed.numpy(), strict=True):
+        mean = np.round(before.mean(axis=(1, 2), dtype=np.float32)).astype(np.uint8)
+        where = {tuple(position) for position in np.argwhere((before != after).any(axis=0))}
+        fitting = [
+            centre
+            for centre, square in squares.items()
+            if where <= set(square) and all((after[:, y, x] == mean).all() for y, x in square)
+        ]
+        assert fitting
+        seen.update(fitting[:1] if len(fitting) == 1 else [])
+    assert seen == set(squares)
 
 
 def test_random_integers_are_uniform_and_independent() -> None:

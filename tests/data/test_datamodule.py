@@ -17,6 +17,7 @@ def data(batch_size: int = 100, **kwargs: object) -> HashingData:
         batch_size=batch_size,
         eval_batch_size=64,
         translate=1,
+        cutout=0,
         flip=False,
         seed=0,
         **kwargs,  # type: ignore[arg-type]
