@@ -29,7 +29,8 @@ def train(arguments: list[str], folder: Path) -> str:
     """Run train.py with `arguments`, shortened by what they do not say themselves."""
     said = {key(argument) for argument in arguments}
     short = [override for override in SHORT if key(override) not in said]
-    if not said & {"backbone", "experiment"} and "dataset=mnist" not in arguments:
+    chosen = [a for a in arguments if key(a) in ("dataset", "backbone", "experiment")]
+    if "widths" in composed(*chosen).backbone:
         short.append("backbone.widths=[16,16,16]")
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *arguments, *short],

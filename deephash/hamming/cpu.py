@@ -217,13 +217,14 @@ def _scan(  # type: ignore[no-untyped-def]
     for tile in range(start, stop, ITEMS_PER_TILE):
         tile_end = min(tile + ITEMS_PER_TILE, stop)
         for row in range(rows):
+            code = query[row]
             for block in range(tile, tile_end, ITEMS_PER_BLOCK):
                 end = min(block + ITEMS_PER_BLOCK, tile_end)
                 codes = database[block * words : end * words]  # from 0: no index wraps around
-                if least_distance(query[row], codes, width) >= bound[row]:
+                if least_distance(code, codes, width) >= bound[row]:
                     continue
                 for j in range(end - block):
-                    d = _distance(query[row], codes, j, width)
+                    d = _distance(code, codes, j, width)
                     if d < bound[row]:
                         kept[row, size[row]] = block + j
                         distance[row, size[row]] = d
