@@ -68,7 +68,7 @@ STUDIES = {
         },
     ),
     "hash": Study(
-        what="Hashing to 48 bits after that pre-training, 3 + 3 epochs; expected mAP.",
+        what="Hashing to 48 bits after that pre-training, 3 + 1 epochs; expected mAP.",
         figure="val/map",
         base=[*NARROW, "bits=48"],
         changes={

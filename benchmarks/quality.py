@@ -18,13 +18,15 @@ from training import parser, trained
 
 ROWS = {
     "MNIST, LeNet": ["dataset=mnist"],
-    "CIFAR-10, resnet_small": ["dataset=cifar10"],
+    "MNIST, best": ["experiment=mnist_best"],
+    "CIFAR-10, resnet_small": ["experiment=cifar10_fast"],
+    "CIFAR-10, best": ["experiment=cifar10_best"],
     "CIFAR-10, cifar_quick, scratch": ["experiment=cifar10_paper", "phases=scratch"],
     "CIFAR-10, cifar_quick, pretrained": ["experiment=cifar10_paper", "phases=pretrained"],
     "CIFAR-10, cifar_quick, full": ["experiment=cifar10_paper", "phases=full"],
 }
 BITS = [12, 24, 32, 48, 64]
-SHOWN = {"map": "mAP", "map_worst": "worst ties", "map_best": "best ties"}
+FIGURES = ["map", "map_worst", "map_best"]
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def summary(row: str, bits: int, found: list[dict[str, Any]]) -> dict[str, Any]:
         "bits": bits,
         "command": " ".join(["python train.py", *ROWS[row], f"bits={bits}"]),
         "seeds": [cell["record"]["seed"] for cell in found],
-        "mean": {key: statistics.mean(cell["test"][key] for cell in found) for key in SHOWN},
+        "mean": {key: statistics.mean(cell["test"][key] for cell in found) for key in FIGURES},
         "map_by_seed": values,
         "map_deviation": statistics.stdev(values) if len(values) > 1 else None,
         # A shared pre-training counts in the run that did it: the longest run is a whole one.
@@ -76,20 +78,24 @@ def summary(row: str, bits: int, found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(figures: dict[str, Any]) -> str:
-    """The table of the README."""
-    lines = [
-        "| | bits | " + " | ".join(SHOWN.values()) + " | seeds | longest run |",
-        "|---|---:|" + "---:|" * (len(SHOWN) + 2),
-    ]
-    for cell in figures["cells"]:
-        deviation = cell["map_deviation"]
-        means = [f"{cell['mean'][key]:.4f}" for key in SHOWN]
-        if deviation is not None:
-            means[0] += f" ± {deviation:.4f}"
-        minutes = f"{cell['seconds'] / 60:.1f} min"
-        columns = [cell["row"], str(cell["bits"]), *means, str(len(cell["seeds"])), minutes]
-        lines.append(f"| {' | '.join(columns)} |")
-    return "\n".join([*lines, "", described(figures), ""])
+    """The table of the README: a line a row, a column a code length."""
+    columns = ["", *(f"{bits} bits" for bits in BITS), "longest run"]
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(BITS) + 1)]
+    for row in ROWS:
+        cells = {cell["bits"]: cell for cell in figures["cells"] if cell["row"] == row}
+        if cells:
+            minutes = max(cell["seconds"] for cell in cells.values()) / 60
+            shown = [shown_map(cells[bits]) if bits in cells else "" for bits in BITS]
+            lines.append(f"| {' | '.join([row, *shown, f'{minutes:.1f} min'])} |")
+    explained = "mAP; of several seeds the mean ± deviation, and in brackets how many."
+    return "\n".join([*lines, "", explained, described(figures), ""])
+
+
+def shown_map(cell: dict[str, Any]) -> str:
+    """Mean, spread and number of seeds."""
+    deviation = cell["map_deviation"]
+    spread = "" if deviation is None else f" ± {deviation:.4f}"
+    return f"{cell['mean']['map']:.4f}{spread} ({len(cell['seeds'])})"
 
 
 if __name__ == "__main__":
