@@ -26,6 +26,7 @@ ROWS = {
     "CIFAR-10, cifar_quick, full": ["experiment=cifar10_paper", "phases=full"],
 }
 BITS = [12, 24, 32, 48, 64]
+SWEEP = [12, 24, 32, 48]
 FIGURES = ["map", "map_worst", "map_best"]
 
 
@@ -57,7 +58,8 @@ def write_table(runs: Path) -> None:
             paths = sorted(folder_of(runs, row, bits).glob("seed*/metrics.json"))
             if paths:
                 cells.append(summary(row, bits, [json.loads(path.read_text()) for path in paths]))
-    figures = {"cells": cells, **machine()}
+    sweeps = {row: cost for row in ROWS if (cost := sweep_cost(runs, row))}
+    figures = {"cells": cells, "sweeps": sweeps, **machine()}
     write("quality", figures, markdown(figures))
 
 
@@ -77,6 +79,15 @@ def summary(row: str, bits: int, found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def sweep_cost(runs: Path, row: str) -> float | None:
+    """How many times one run's seconds the first seed's runs of a sweep over code lengths took."""
+    paths = [folder_of(runs, row, bits) / "seed0" / "metrics.json" for bits in SWEEP]
+    if not all(path.is_file() for path in paths):
+        return None
+    seconds = [json.loads(path.read_text())["seconds"]["total"] for path in paths]
+    return sum(seconds) / max(seconds)  # the longest did the pre-training that the others found
+
+
 def markdown(figures: dict[str, Any]) -> str:
     """The table of the README: a line a row, a column a code length."""
     columns = ["", *(f"{bits} bits" for bits in BITS), "longest run"]
@@ -87,8 +98,12 @@ def markdown(figures: dict[str, Any]) -> str:
             minutes = max(cell["seconds"] for cell in cells.values()) / 60
             shown = [shown_map(cells[bits]) if bits in cells else "" for bits in BITS]
             lines.append(f"| {' | '.join([row, *shown, f'{minutes:.1f} min'])} |")
-    explained = "mAP; of several seeds the mean ± deviation, and in brackets how many."
-    return "\n".join([*lines, "", explained, described(figures), ""])
+    explained = ["mAP; of several seeds the mean ± deviation, and in brackets how many."]
+    if figures["sweeps"]:
+        costs = ", ".join(f"{row} {cost:.2f}" for row, cost in figures["sweeps"].items())
+        lengths = ", ".join(map(str, SWEEP))
+        explained.append(f"A sweep over {lengths} bits takes, in times of one run: {costs}.")
+    return "\n".join([*lines, "", *explained, described(figures), ""])
 
 
 def shown_map(cell: dict[str, Any]) -> str:
