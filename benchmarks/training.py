@@ -1,14 +1,24 @@
-"""Runs of train.py that a benchmark is made of."""
+"""Runs of train.py that a benchmark is made of, and the cells of a table that they fill."""
 
 import argparse
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from machine import RESULTS, described, machine
+from omegaconf import OmegaConf
+
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
+CONF = HERE.parent / "conf"
+PLACES = ("data_dir", "run_dir", "cache_dir", "dataset.data_dir", "logger")
+
+Cell = dict[str, Any]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -21,8 +31,35 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def trained(overrides: list[str], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of a run: of a finished one as they are, else it is run, or gone on with."""
+def finished_cells(table: str) -> dict[str, Cell]:
+    """The cells of results/TABLE.json by name, from whatever sitting and machine."""
+    path = RESULTS / f"{table}.json"
+    return json.loads(path.read_text())["cells"] if path.is_file() else {}
+
+
+def current(cells: dict[str, Cell], name: str, overrides: list[str]) -> bool:
+    """Whether the cell is there and was made by the settings that `overrides` give today."""
+    return name in cells and cells[name]["settings"] == settings_of(overrides)
+
+
+def settings_of(overrides: list[str]) -> str:
+    """A checksum of all settings of a run but where its files lie."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=["run_dir=runs", *overrides])
+    for place in PLACES:
+        OmegaConf.update(cfg, place, None)
+    resolved = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    return hashlib.sha256(resolved.encode()).hexdigest()[:16]
+
+
+def trained(name: str, overrides: list[str], options: argparse.Namespace) -> tuple[Cell, Cell]:
+    """Run train.py, go on with its stopped run, or find it finished below `--runs`.
+
+    Returns:
+        The beginning of a cell: command, settings, seconds, machine; and all figures of the run.
+    """
+    settings = settings_of(overrides)
+    folder = options.runs / f"{re.sub(r'[^a-z0-9.]+', '-', name.lower())}-{settings}"
     figures = folder / "metrics.json"
     if not figures.is_file():
         cache = options.runs.resolve() / "pretrained"
@@ -32,4 +69,16 @@ def trained(overrides: list[str], folder: Path, options: argparse.Namespace) -> 
         else:
             command = [*overrides, f"run_dir={folder}", *places]
         subprocess.run([sys.executable, TRAIN, *command], check=True)
-    return json.loads(figures.read_text())
+    found = json.loads(figures.read_text())
+    cell = {
+        "command": " ".join(["python train.py", *overrides]),
+        "settings": settings,
+        "seconds": found["seconds"]["total"],
+        "machine": described(machine()),
+    }
+    return cell, found
+
+
+def machines(cells: dict[str, Cell]) -> str:
+    """Where the cells were made, a line a machine."""
+    return "\n".join(sorted({cell["machine"] for cell in cells.values()}))

@@ -64,6 +64,11 @@ class HashingData(pl.LightningDataModule):
         self.seed = seed
         self.serves_images = features is None
 
+    def setup(self, stage: str) -> None:
+        """Move the images to the device, where the batches are then cut out of them."""
+        if self.trainer is not None:
+            self.source = self.source.on(self.trainer.strategy.root_device)
+
     def train_dataloader(self) -> DataLoader:
         """Batches of the training images, in an order that depends on seed and epoch."""
         batches = ShuffledBatches(self.split.train, self.batch_size, self.seed)
@@ -101,7 +106,12 @@ class InMemory(Dataset):
         self.inputs = inputs
         self.labels = labels
 
+    def on(self, device: torch.device) -> "InMemory":
+        """The same in that device's memory."""
+        return InMemory(self.inputs.to(device), self.labels.to(device))
+
     def __getitem__(self, indices: Tensor) -> Batch:
+        indices = indices.to(self.inputs.device)
         return {"inputs": self.inputs[indices], "labels": self.labels[indices], "indices": indices}
 
 

@@ -42,6 +42,12 @@ def test_a_batch_holds_the_images_and_labels_of_its_indices() -> None:
     assert torch.equal(batch["labels"], image_set.labels[batch["indices"]])
 
 
+def test_batches_are_cut_out_where_the_images_lie() -> None:
+    batch = data().source.on(torch.device("meta"))[torch.arange(3)]
+    assert {value.device.type for value in batch.values()} == {"meta"}  # type: ignore[attr-defined]
+    assert batch["inputs"].shape == (3, 1, 8, 8)
+
+
 def test_order_depends_on_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         batches = ShuffledBatches(np.arange(50), 8, seed)

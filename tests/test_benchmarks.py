@@ -1,0 +1,77 @@
+"""The runs that benchmarks are made of are valid, and tables are those of their figures."""
+
+import ablation
+import pytest
+import quality
+from conftest import composed, options
+from machine import RESULTS
+from training import finished_cells, settings_of
+
+from deephash.config import checked
+
+ROWS = [recipe for rows in quality.TABLES.values() for recipe in rows.values()]
+CHANGES = [
+    [*study.base, *changed]
+    for study in ablation.STUDIES.values()
+    for changed in study.changes.values()
+]
+
+
+@pytest.mark.parametrize("overrides", [*ROWS, *CHANGES], ids=" ".join)
+def test_the_settings_of_each_run_are_valid(overrides: list[str]) -> None:
+    checked(composed(*overrides))
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_each_experiment_is_measured(name: str) -> None:
+    assert any(recipe[0] == f"experiment={name}" for recipe in ROWS)
+
+
+def test_each_change_of_a_study_changes_something() -> None:
+    for study in ablation.STUDIES.values():
+        settings = {settings_of([*study.base, *changed]) for changed in study.changes.values()}
+        assert len(settings) == len(study.changes)
+
+
+def test_settings_are_told_apart_but_for_places() -> None:
+    base = settings_of(["dataset=cifar10"])
+    assert settings_of(["dataset=cifar10", "data_dir=elsewhere", "logger=none"]) == base
+    assert settings_of(["dataset=cifar10", "phase.hash.optimizer.lr=0.1"]) != base
+    assert settings_of(["dataset=cifar10", "seed=1"]) != base
+
+
+@pytest.mark.parametrize("table", quality.TABLES)
+def test_quality_tables_show_their_cells(table: str) -> None:
+    written = (RESULTS / f"{table}.md").read_text()
+    assert written == quality.markdown(table, finished_cells(table))
+
+
+def test_the_ablation_shows_its_cells() -> None:
+    written = (RESULTS / "ablation.md").read_text()
+    assert written == ablation.markdown(finished_cells("ablation"))
+
+
+def test_a_row_shows_mean_spread_and_number_of_seeds() -> None:
+    def cell(value: float, seconds: float) -> dict[str, object]:
+        return {"map": value, "seconds": seconds, "machine": "here"}
+
+    cells = {
+        "MNIST, LeNet, 12 bits, seed 0": cell(0.98, 120),
+        "MNIST, LeNet, 12 bits, seed 1": cell(0.99, 60),
+        "MNIST, LeNet, 24 bits, seed 0": cell(0.97, 30),
+        "MNIST, LeNet, 32 bits, seed 0": cell(0.97, 30),
+        "MNIST, LeNet, 48 bits, seed 0": cell(0.97, 60),
+    }
+    lines = quality.markdown("quality", cells).splitlines()
+    row = [
+        "MNIST, LeNet",
+        "0.9850 ± 0.0071 (2)",
+        "0.9700 (1)",
+        "0.9700 (1)",
+        "0.9700 (1)",
+        "",
+        "2.0 min",
+    ]
+    assert f"| {' | '.join(row)} |" in lines
+    assert "Runs of 12, 24, 32, 48 bits, in times of one: MNIST, LeNet 2.00." in lines
+    assert lines[-1] == "here"
