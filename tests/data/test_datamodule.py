@@ -45,7 +45,7 @@ def test_a_batch_holds_the_images_and_labels_of_its_indices() -> None:
 def test_batches_are_cut_out_where_the_images_lie() -> None:
     batch = data().source.on(torch.device("meta"))[torch.arange(3)]
     assert {value.device.type for value in batch.values()} == {"meta"}  # type: ignore[attr-defined]
-    assert batch["inputs"].shape == (3, 1, 8, 8)
+    assert batch["inputs"].shape == (3, 1, 16, 16)
 
 
 def test_order_depends_on_seed_and_epoch() -> None:
