@@ -100,6 +100,19 @@ STUDIES = {
             "48 epochs": of_phase("pretrain", "epochs=48"),
         },
     ),
+    "cifar_quick_hash": Study(
+        what="Hashing by the paper's net to 48 bits after 48 epochs, 3 + 6 epochs; expected mAP.",
+        figure="val/map",
+        base=["experiment=cifar10_paper", "bits=48"],
+        changes={
+            "the recipe": [],
+            "rate 0.02": of_phase("hash", "optimizer.lr=0.02"),
+            "rate 0.002": of_phase("hash", "optimizer.lr=0.002"),
+            "12 epochs": of_phase("hash", "epochs=12"),
+            "no hash phase": ["phases=pretrained"],
+            "no init phase": ["phases.order=[pretrain,hash]"],
+        },
+    ),
 }
 
 

@@ -12,6 +12,8 @@ import statistics
 from machine import write
 from training import Cell, current, finished_cells, machines, parser, trained
 
+# As many epochs of all layers as the full arm has, at the rate of its pre-training.
+SCRATCH = ["phases=scratch", "phase.hash.epochs=54", "phase.hash.optimizer.lr=0.05"]
 FEW = ["experiment=cifar10_few"]
 IMAGENET = ["experiment=cifar10_few_imagenet"]
 TABLES = {
@@ -20,7 +22,7 @@ TABLES = {
         "MNIST, best": ["experiment=mnist_best"],
         "CIFAR-10, fast": ["experiment=cifar10_fast"],
         "CIFAR-10, best": ["experiment=cifar10_best"],
-        "CIFAR-10, cifar_quick, scratch": ["experiment=cifar10_paper", "phases=scratch"],
+        "CIFAR-10, cifar_quick, scratch": ["experiment=cifar10_paper", *SCRATCH],
         "CIFAR-10, cifar_quick, pretrained": ["experiment=cifar10_paper", "phases=pretrained"],
         "CIFAR-10, cifar_quick, full": ["experiment=cifar10_paper", "phases=full"],
     },

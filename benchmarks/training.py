@@ -43,11 +43,12 @@ def current(cells: dict[str, Cell], name: str, overrides: list[str]) -> bool:
 
 
 def settings_of(overrides: list[str]) -> str:
-    """A checksum of all settings of a run but where its files lie."""
+    """A checksum of all settings of a run but where its files lie and phases that it has not."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=["run_dir=runs", *overrides])
     for place in PLACES:
         OmegaConf.update(cfg, place, None)
+    cfg.phase = {name: cfg.phase[name] for name in cfg.phases.order}
     resolved = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
     return hashlib.sha256(resolved.encode()).hexdigest()[:16]
 

@@ -38,6 +38,10 @@ def test_settings_are_told_apart_but_for_places() -> None:
     assert settings_of(["dataset=cifar10", "data_dir=elsewhere", "logger=none"]) == base
     assert settings_of(["dataset=cifar10", "phase.hash.optimizer.lr=0.1"]) != base
     assert settings_of(["dataset=cifar10", "seed=1"]) != base
+    pretrained = settings_of(["dataset=cifar10", "phases=pretrained"])
+    assert (
+        settings_of(["dataset=cifar10", "phases=pretrained", "phase.hash.epochs=9"]) == pretrained
+    )
 
 
 @pytest.mark.parametrize("table", quality.TABLES)
