@@ -35,22 +35,23 @@ class Curves(Callback):
         self.phase = phase
         self.first_step = first_step
         self.rows: list[Row] = []
+        self.earlier_seconds = 0.0  # of the sittings before this one
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._images = 0
         self._began = 0.0
+        self._sitting_began = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, steps counted from the phase's first."""
-        return {"rows": [row | {"step": row["step"] - self.first_step} for row in self.rows]}
+        """The rows so far, steps counted from the phase's first, and the seconds they took."""
+        rows = [row | {"step": row["step"] - self.first_step} for row in self.rows]
+        seconds = self.earlier_seconds + time.perf_counter() - self._sitting_began
+        return {"rows": rows, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the rows of the checkpoint."""
-        self.rows = self.from_first_step(state_dict["rows"])
-
-    def from_first_step(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows of a checkpoint, steps counted over all phases."""
-        return [row | {"step": row["step"] + self.first_step} for row in rows]
+        """Take over the rows of the checkpoint, and the seconds."""
+        self.rows = [row | {"step": row["step"] + self.first_step} for row in state_dict["rows"]]
+        self.earlier_seconds = state_dict.get("seconds", 0.0)  # 0.2 kept none
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replay what the checkpoint held."""

@@ -75,11 +75,13 @@ class Training:
     show_progress: bool
     rows: list[Row] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    earlier_seconds: float = 0.0
 
     def run(self, phases: Mapping[str, ClassifyPhase | HashPhase]) -> None:
         """Bring the model through `phases`; finished ones are loaded, a stopped one goes on.
 
-        Fills `rows` with the curves and `seconds` with the time that each phase took here.
+        Fills `rows` with the curves, `seconds` with the time that each phase took this run, and
+        `earlier_seconds` with what of it was before the run was stopped.
 
         Raises:
             UserError: a checkpoint is corrupt or of another model, or the training failed in a way
@@ -94,18 +96,24 @@ class Training:
             finished = self.folder / f"{name}.ckpt"
             cached = self.cache / f"{name}-{determined_by[:16]}.ckpt"
             shared = isinstance(phase, ClassifyPhase)
+            curves = Curves(name, first_step=int(self.rows[-1]["step"]) if self.rows else 0)
             if shared and not finished.is_file() and cached.is_file():
                 print(f"{name}: found finished in {cached}")
-                self._load(cached, module, replay_to=self.loggers)
-                _copy(cached, finished)
+                checkpoint = self._load(cached, module, curves)
+                replay(curves.rows, self.loggers)
+                checkpoint["callbacks"][curves.state_key]["seconds"] = curves.earlier_seconds = 0.0
+                with written_whole(finished) as part:
+                    torch.save(checkpoint, part)
             elif finished.is_file():
-                unaware = rewriting(self.loggers) if self.resumed else self.loggers
-                self._load(finished, module, replay_to=unaware)
+                self._load(finished, module, curves)
+                replay(curves.rows, rewriting(self.loggers) if self.resumed else self.loggers)
             else:
-                self._fit(name, phase, module, finished)
+                self._fit(name, phase, module, curves, finished)
                 if shared:
                     _copy(finished, cached)
-            self.seconds[name] = time.perf_counter() - began
+            self.rows += curves.rows
+            self.seconds[name] = curves.earlier_seconds + time.perf_counter() - began
+            self.earlier_seconds += curves.earlier_seconds
 
     def features(self, indices: np.ndarray) -> Tensor:
         """Features, float32 (n, num_features) on the CPU, of these images, not augmented."""
@@ -140,11 +148,15 @@ class Training:
         )
 
     def _fit(
-        self, name: str, phase: ClassifyPhase | HashPhase, module: Classify | Hash, finished: Path
+        self,
+        name: str,
+        phase: ClassifyPhase | HashPhase,
+        module: Classify | Hash,
+        curves: Curves,
+        finished: Path,
     ) -> None:
         features = self._features_of_all() if phase.trains == "head" else None
         data = self._data(phase.batch_size, features, name)
-        curves = Curves(name, first_step=int(self.rows[-1]["step"]) if self.rows else 0)
         unfinished = finished.with_suffix(".unfinished.ckpt")
         saving = ModelCheckpoint(
             dirpath=unfinished.parent,
@@ -167,7 +179,6 @@ class Training:
             self._check(unfinished, _read(unfinished), module)
         trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if goes_on else None)
         unfinished.replace(finished)
-        self.rows += curves.rows
 
     def _features_of_all(self) -> Tensor:
         """One row for each image of the set; zeros where none is needed."""
@@ -177,14 +188,12 @@ class Training:
             features[torch.from_numpy(indices)] = self.features(indices)
         return features
 
-    def _load(self, path: Path, module: Classify | Hash, replay_to: list[Logger]) -> None:
+    def _load(self, path: Path, module: Classify | Hash, curves: Curves) -> dict[str, Any]:
         checkpoint = _read(path)
         self._check(path, checkpoint, module)
         module.load_state_dict(checkpoint["state_dict"])
-        curves = Curves(module.identity["phase"], int(self.rows[-1]["step"]) if self.rows else 0)
-        rows = curves.from_first_step(checkpoint["callbacks"][curves.state_key]["rows"])
-        replay(rows, replay_to)
-        self.rows += rows
+        curves.load_state_dict(checkpoint["callbacks"][curves.state_key])
+        return checkpoint
 
     def _check(self, path: Path, checkpoint: dict[str, Any], module: PhaseModule) -> None:
         # A pre-training does not depend on the hash head, and is shared between heads.

@@ -75,7 +75,7 @@ def report(
     )
     results = ranking.scalars | code_health(codes["database"][0], settings.bits)
     seconds = {**training.seconds, "evaluate": time.perf_counter() - evaluating}
-    seconds["total"] = time.perf_counter() - began
+    seconds["total"] = training.earlier_seconds + time.perf_counter() - began
     validation = {k: v for k, v in training.rows[-1].items() if k.startswith("val/")}
     figures = {"test": results, "validation": validation, "seconds": seconds, "record": record}
     write_json(folder / "metrics.json", figures)

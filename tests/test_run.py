@@ -234,6 +234,29 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert curves(uninterrupted) == curves(folder)
 
 
+def test_a_resumed_run_counts_the_seconds_of_all_its_sittings(
+    compose_run: Compose, tmp_path: Path
+) -> None:
+    def seconds(folder: Path) -> dict[str, float]:
+        return json.loads((folder / "metrics.json").read_text())["seconds"]
+
+    def seconds_after_resuming(folder: Path) -> dict[str, float]:
+        (folder / "metrics.json").unlink()
+        run(OmegaConf.merge(compose_run(), {"resume": str(folder)}))  # type: ignore[arg-type]
+        return seconds(folder)
+
+    longer = "phase.pretrain.epochs=5"
+    alone = finished(compose_run, "bits=8", longer, folder="alone")
+    first = seconds(alone)
+    again = seconds_after_resuming(alone)
+    for name in ("pretrain", "total"):
+        assert again[name] > 0.5 * first[name], name
+    # A pre-training that was found has cost the run nothing, and still has after a stop.
+    finder = finished(compose_run, "bits=16", longer, folder="finder")
+    assert seconds(finder)["pretrain"] < 0.5 * first["pretrain"]
+    assert seconds_after_resuming(finder)["pretrain"] < 0.5 * first["pretrain"]
+
+
 def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     places = [f"run_dir={folder}", f"cache_dir={tmp_path / 'cache'}", "logger=csv"]
