@@ -54,6 +54,7 @@ def main() -> None:
                     overrides = [*recipes[row], f"bits={bits}", f"seed={seed}"]
                     if not current(finished_cells(table), name, overrides):
                         cell, found = trained(name, overrides, options)
+                        cell["pretrain_seconds"] = found["seconds"].get("pretrain", 0)
                         cell |= {key: found["test"][key] for key in FIGURES}
                         # Read anew: another sitting may have gone on with other rows meanwhile.
                         cells = finished_cells(table) | {name: cell}
@@ -80,13 +81,15 @@ def markdown(table: str, cells: dict[str, Cell]) -> str:
         found = {bits: seeds_of(cells, row, bits) for bits in BITS}
         if any(found.values()):
             # A shared pre-training counts in the run that did it: the longest run is a whole one.
-            seconds = max(cell["seconds"] for some in found.values() for cell in some)
+            longest = max(cell["seconds"] for some in found.values() for cell in some)
             shown = [shown_map(some) for some in found.values()]
-            lines.append(f"| {' | '.join([row, *shown, f'{seconds / 60:.1f} min'])} |")
-        if all(cell_name(row, bits, 0) in cells for bits in SWEEP):
-            sweep = [cells[cell_name(row, bits, 0)]["seconds"] for bits in SWEEP]
-            sweeps.append(f"{row} {sum(sweep) / max(sweep):.2f}")
-    explained = ["mAP; of several seeds the mean ± deviation, and in brackets how many."]
+            lines.append(f"| {' | '.join([row, *shown, f'{longest / 60:.1f} min'])} |")
+        sweep = [cells[n] for bits in SWEEP if (n := cell_name(row, bits, 0)) in cells]
+        # No cost is known where another row's pre-training was found.
+        if len(sweep) == len(SWEEP) and any(cell["pretrain_seconds"] > 1 for cell in sweep):
+            seconds = [cell["seconds"] for cell in sweep]
+            sweeps.append(f"{row} {sum(seconds) / max(seconds):.2f}")
+    explained = ["mAP; of several seeds, from 0, the mean ± deviation, and in brackets how many."]
     if sweeps:
         lengths = ", ".join(map(str, SWEEP))
         explained.append(f"Runs of {lengths} bits, in times of one: {', '.join(sweeps)}.")
