@@ -39,6 +39,13 @@ SGD = [
     "optimizer.weight_decay=5e-4",
 ]
 
+SURROGATES = {
+    "tau 1": ["method.tau=1"],
+    "tau 4": ["method.tau=4"],
+    "factored surrogate, tau 2": ["method.surrogate=factored"],
+    "factored surrogate, tau 6": ["method.surrogate=factored", "method.tau=6"],
+}
+
 
 def of_phase(name: str, *settings: str) -> list[str]:
     """Overrides of a phase's settings."""
@@ -70,13 +77,11 @@ STUDIES = {
         base=[*NARROW, "bits=48"],
         changes={
             "the recipe": [],
+            "rate 0.005": of_phase("hash", "optimizer.lr=0.005"),
             "rate 0.02": of_phase("hash", "optimizer.lr=0.02"),
-            "rate 0.002": of_phase("hash", "optimizer.lr=0.002"),
             "no hash phase": ["phases=pretrained"],
             "no init phase": ["phases.order=[pretrain,hash]"],
-            "tau 4": ["method.tau=4"],
-            "tau 8": ["method.tau=8"],
-            "bilinear surrogate": ["method.surrogate=bilinear"],
+            **SURROGATES,
             "pairs not balanced": ["method.balanced=false"],
             "batch 500": of_phase("hash", "batch_size=500"),
         },
@@ -101,14 +106,15 @@ STUDIES = {
         },
     ),
     "cifar_quick_hash": Study(
-        what="Hashing by the paper's net to 48 bits after 48 epochs, 3 + 6 epochs; expected mAP.",
+        what="Hashing by the paper's net to 48 bits after 48 epochs, 3 + 12 epochs; expected mAP.",
         figure="val/map",
         base=["experiment=cifar10_paper", "bits=48"],
         changes={
             "the recipe": [],
             "rate 0.02": of_phase("hash", "optimizer.lr=0.02"),
             "rate 0.002": of_phase("hash", "optimizer.lr=0.002"),
-            "12 epochs": of_phase("hash", "epochs=12"),
+            "6 epochs": of_phase("hash", "epochs=6"),
+            **SURROGATES,
             "no hash phase": ["phases=pretrained"],
             "no init phase": ["phases.order=[pretrain,hash]"],
         },

@@ -36,6 +36,7 @@ class Curves(Callback):
         self.first_step = first_step
         self.rows: list[Row] = []
         self.earlier_seconds = 0.0  # of the sittings before this one
+        self.found_seconds = 0.0  # of another run, which did this phase
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._images = 0
@@ -46,12 +47,17 @@ class Curves(Callback):
         """The rows so far, steps counted from the phase's first, and the seconds they took."""
         rows = [row | {"step": row["step"] - self.first_step} for row in self.rows]
         seconds = self.earlier_seconds + time.perf_counter() - self._sitting_began
-        return {"rows": rows, "seconds": seconds}
+        return {"rows": rows, "seconds": seconds, "found_seconds": self.found_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the rows of the checkpoint, and the seconds."""
         self.rows = [row | {"step": row["step"] + self.first_step} for row in state_dict["rows"]]
         self.earlier_seconds = state_dict.get("seconds", 0.0)  # 0.2 kept none
+        self.found_seconds = state_dict.get("found_seconds", 0.0)
+
+    def of_another_run(self) -> None:
+        """The seconds so far were not this run's."""
+        self.found_seconds, self.earlier_seconds = self.earlier_seconds, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Replay what the checkpoint held."""

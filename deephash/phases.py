@@ -76,12 +76,14 @@ class Training:
     rows: list[Row] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     earlier_seconds: float = 0.0
+    found_seconds: float = 0.0
 
     def run(self, phases: Mapping[str, ClassifyPhase | HashPhase]) -> None:
         """Bring the model through `phases`; finished ones are loaded, a stopped one goes on.
 
-        Fills `rows` with the curves, `seconds` with the time that each phase took this run, and
-        `earlier_seconds` with what of it was before the run was stopped.
+        Fills `rows` with the curves, `seconds` with the time that each phase took this run,
+        `earlier_seconds` with what of it was before the run was stopped, and `found_seconds` with
+        what a pre-training that was found had taken.
 
         Raises:
             UserError: a checkpoint is corrupt or of another model, or the training failed in a way
@@ -101,7 +103,8 @@ class Training:
                 print(f"{name}: found finished in {cached}")
                 checkpoint = self._load(cached, module, curves)
                 replay(curves.rows, self.loggers)
-                checkpoint["callbacks"][curves.state_key]["seconds"] = curves.earlier_seconds = 0.0
+                curves.of_another_run()
+                checkpoint["callbacks"][curves.state_key] = curves.state_dict()
                 with written_whole(finished) as part:
                     torch.save(checkpoint, part)
             elif finished.is_file():
@@ -114,6 +117,7 @@ class Training:
             self.rows += curves.rows
             self.seconds[name] = curves.earlier_seconds + time.perf_counter() - began
             self.earlier_seconds += curves.earlier_seconds
+            self.found_seconds += curves.found_seconds
 
     def features(self, indices: np.ndarray) -> Tensor:
         """Features, float32 (n, num_features) on the CPU, of these images, not augmented."""

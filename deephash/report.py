@@ -76,6 +76,8 @@ def report(
     results = ranking.scalars | code_health(codes["database"][0], settings.bits)
     seconds = {**training.seconds, "evaluate": time.perf_counter() - evaluating}
     seconds["total"] = training.earlier_seconds + time.perf_counter() - began
+    if training.found_seconds:
+        seconds["pretrain_found"] = training.found_seconds  # in another run, not in the total
     validation = {k: v for k, v in training.rows[-1].items() if k.startswith("val/")}
     figures = {"test": results, "validation": validation, "seconds": seconds, "record": record}
     write_json(folder / "metrics.json", figures)

@@ -57,7 +57,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["phases.order=[hash,hash]"], ["phases", "twice"]),
         (["method.tau=-1"], ["method.tau=-1"]),
         (["method.tau=sharp"], ["method.tau=sharp", "valid number"]),
-        (["method.surrogate=smooth"], ["method.surrogate=smooth", "'factored' or 'bilinear'"]),
+        (["method.surrogate=smooth"], ["method.surrogate=smooth", "'bilinear' or 'factored'"]),
         (["method._target_=deephash.methods.Nothing"], ["method._target_", "cannot be imported"]),
         (["backbone.widths=[8,x]"], ["backbone.widths", "valid integer"]),
         (["evaluation.radius=49"], ["evaluation.radius=49", "48"]),

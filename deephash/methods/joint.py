@@ -19,10 +19,10 @@ class Joint(Method):
     pair is exp(-tau * Y_ij * <b_i, b_j> / K). Both surrogates replace the codes by logits u, with
     s(u) = 2 / (1 + exp(-u)) - 1 = tanh(u / 2):
 
+    - "bilinear": the product of two bits is relaxed as one, b_i(k) * b_j(k) ~ s(u_i(k) * u_j(k)).
     - "factored": on codes, each bit's factor is exactly bilinear in the two bits,
       exp(-tau * Y * b_i(k) * b_j(k) / K) = cosh(tau/K) - Y * sinh(tau/K) * b_i(k) * b_j(k);
       the bits are then relaxed to s(u).
-    - "bilinear": the product of two bits is relaxed as one, b_i(k) * b_j(k) ~ s(u_i(k) * u_j(k)).
 
     Both are divided by the constant cosh(tau/K)^K, the loss of a pair at zero logits under
     "factored". It changes no minimum and bounds the loss of a pair by 2^K, whatever tau.
@@ -35,7 +35,7 @@ class Joint(Method):
         num_features: width of the features.
         bits: code length K.
         num_classes: unused, part of the contract.
-        surrogate: "factored" or "bilinear".
+        surrogate: "bilinear" or "factored".
         tau: sharpness of the exponential, > 0.
         balanced: average over similar and over dissimilar pairs apart, then halve; else over all.
 
@@ -49,7 +49,7 @@ class Joint(Method):
         bits: int,
         num_classes: int,
         *,
-        surrogate: Literal["factored", "bilinear"],
+        surrogate: Literal["bilinear", "factored"],
         tau: float,
         balanced: bool,
     ) -> None:
@@ -71,7 +71,7 @@ class Joint(Method):
 
 
 def pair_losses(
-    logits: Tensor, alike: Tensor, *, surrogate: Literal["factored", "bilinear"], tau: float
+    logits: Tensor, alike: Tensor, *, surrogate: Literal["bilinear", "factored"], tau: float
 ) -> Tensor:
     """The smooth loss of each pair, divided by cosh(tau/K)^K.
 
@@ -81,7 +81,7 @@ def pair_losses(
     Args:
         logits: (n, bits), float32 or float64.
         alike: bool (n, n), which pairs are similar.
-        surrogate: "factored" or "bilinear".
+        surrogate: "bilinear" or "factored".
         tau: sharpness of the exponential.
 
     Returns:
