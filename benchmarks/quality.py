@@ -3,14 +3,16 @@
     python benchmarks/quality.py --data-dir data
     python benchmarks/quality.py --data-dir data --rows "MNIST, LeNet" --bits 12 --seeds 0
 
-Finished cells are kept in results/*.json, and run again only if their settings have changed; a
-stopped run goes on where it was. Writes results/quality.* and few_labels.* after each run.
+Finished cells are kept in results/*.json until their settings change; a stopped run goes on where
+it was. Writes results/quality.* and few_labels.* after each run.
 """
 
 import statistics
+from collections.abc import Iterable
+from itertools import product
 
 from machine import write
-from training import Cell, current, finished_cells, machines, parser, trained
+from training import Cell, current_cells, machines, parser, trained
 
 # As many epochs of all layers as the full arm has, at the rate of its pre-training.
 SCRATCH = ["phases=scratch", "phase.hash.epochs=60", "phase.hash.optimizer.lr=0.05"]
@@ -35,6 +37,7 @@ TABLES = {
 }
 BITS = [12, 24, 32, 48, 64]
 SWEEP = [12, 24, 32, 48]
+SEEDS = range(10)
 FIGURES = ["map", "map_worst", "map_best", "map_database_order"]
 
 
@@ -44,24 +47,35 @@ def main() -> None:
     rows = [row for table in TABLES.values() for row in table]
     arguments.add_argument("--rows", nargs="*", default=rows, choices=rows)
     arguments.add_argument("--bits", nargs="*", type=int, default=BITS, choices=BITS)
-    arguments.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    arguments.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], choices=SEEDS)
     options = arguments.parse_args()
     for table, recipes in TABLES.items():
-        for row in (row for row in recipes if row in options.rows):
-            for seed in options.seeds:
-                for bits in options.bits:
-                    name = cell_name(row, bits, seed)
-                    overrides = [*recipes[row], f"bits={bits}", f"seed={seed}"]
-                    if not current(finished_cells(table), name, overrides):
-                        cell, found = trained(name, overrides, options)
-                        # As if no pre-training had been found; what is shared is told apart.
-                        of_another = found["seconds"].get("pretrain_found", 0)
-                        cell["seconds"] += of_another
-                        cell["pretrain_seconds"] = of_another + found["seconds"].get("pretrain", 0)
-                        cell |= {key: found["test"][key] for key in FIGURES}
-                        # Read anew: another sitting may have gone on with other rows meanwhile.
-                        cells = finished_cells(table) | {name: cell}
-                        write(table, {"cells": cells}, markdown(table, cells))
+        rows = [row for row in recipes if row in options.rows]
+        wanted = runs(table, rows, options.bits, options.seeds)
+        for name in (name for name in wanted if name not in current_cells(table, wanted)):
+            cell, found = trained(name, wanted[name], options)
+            # As if no pre-training had been found; what is shared is told apart.
+            of_another = found["seconds"].get("pretrain_found", 0)
+            cell["seconds"] += of_another
+            cell["pretrain_seconds"] = of_another + found["seconds"].get("pretrain", 0)
+            cell |= {key: found["test"][key] for key in FIGURES}
+            # Read anew: another sitting may have gone on with other rows meanwhile.
+            cells = current_cells(table, runs(table)) | {name: cell}
+            write(table, {"cells": cells}, markdown(table, cells))
+
+
+def runs(
+    table: str,
+    rows: Iterable[str] | None = None,
+    lengths: Iterable[int] = BITS,
+    seeds: Iterable[int] = SEEDS,
+) -> dict[str, list[str]]:
+    """The overrides of a table's runs by the names of their cells."""
+    recipes = TABLES[table]
+    return {
+        cell_name(row, bits, seed): [*recipes[row], f"bits={bits}", f"seed={seed}"]
+        for row, seed, bits in product(recipes if rows is None else rows, seeds, lengths)
+    }
 
 
 def cell_name(row: str, bits: int, seed: int) -> str:
@@ -70,8 +84,8 @@ def cell_name(row: str, bits: int, seed: int) -> str:
 
 
 def seeds_of(cells: dict[str, Cell], row: str, bits: int) -> list[Cell]:
-    """The cells of a row and a code length; not more than ten seeds."""
-    names = [cell_name(row, bits, seed) for seed in range(10)]
+    """The cells of a row and a code length."""
+    names = [cell_name(row, bits, seed) for seed in SEEDS]
     return [cells[name] for name in names if name in cells]
 
 

@@ -37,9 +37,14 @@ def finished_cells(table: str) -> dict[str, Cell]:
     return json.loads(path.read_text())["cells"] if path.is_file() else {}
 
 
-def current(cells: dict[str, Cell], name: str, overrides: list[str]) -> bool:
-    """Whether the cell is there and was made by the settings that `overrides` give today."""
-    return name in cells and cells[name]["settings"] == settings_of(overrides)
+def current_cells(table: str, runs: dict[str, list[str]]) -> dict[str, Cell]:
+    """The finished cells among `runs`, overrides by name, whose settings are those of today."""
+    cells = finished_cells(table)
+    return {
+        name: cells[name]
+        for name, overrides in runs.items()
+        if name in cells and cells[name]["settings"] == settings_of(overrides)
+    }
 
 
 def settings_of(overrides: list[str]) -> str:

@@ -75,22 +75,27 @@ def unpack(words: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.int8]:
     """
     check_words(words, bits, "words")
     octets = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
-    binary = np.unpackbits(octets, axis=1, bitorder="little").view(np.int8)
-    if binary[:, bits:].any():
-        row, bit = np.argwhere(binary[:, bits:])[0]
-        raise ValueError(
-            f"row {row} has padding bit {bit + bits} set although codes have {bits} bits: "
-            "give the number of bits that the words were packed from"
-        )
-    return binary[:, :bits] * np.int8(2) - np.int8(1)
+    binary = np.unpackbits(octets, axis=1, count=bits, bitorder="little").view(np.int8)
+    return binary * np.int8(2) - np.int8(1)
 
 
-def check_words(words: Tensor | npt.NDArray[np.uint64], bits: int, name: str) -> None:
-    """Raise ValueError unless `words` has the shape of packed codes of this many bits."""
+def check_words(words: npt.NDArray[np.uint64], bits: int, name: str) -> None:
+    """Raise ValueError unless `words` are packed codes of this many bits: shape and padding."""
     if words.ndim != 2 or words.shape[1] != word_count(bits):
         raise ValueError(
             f"{name} have shape {tuple(words.shape)}: codes of {bits} bits are packed into "
             f"(n, {word_count(bits)}) words, see deephash.codes.pack"
+        )
+    # Distances beyond `bits` would lie beyond the kernels' histograms.
+    before = (words.shape[1] - 1) * WORD_BITS
+    padding = words[:, -1] & ~np.uint64(2 ** (bits - before) - 1)
+    if padding.any():
+        row = np.flatnonzero(padding)[0]
+        stray = int(padding[row])
+        bit = before + (stray & -stray).bit_length() - 1
+        raise ValueError(
+            f"row {row} of {name} has padding bit {bit} set although codes have {bits} bits: "
+            "give the number of bits that the words were packed from"
         )
 
 

@@ -161,6 +161,9 @@ def test_errors_name_the_side_and_the_shape():
         distance_histogram(queries, np.eye(7, 4, dtype=int), database, database_labels, bits)
     with pytest.raises(ValueError, match="query words have shape"):
         distance_histogram(queries, query_labels, database, database_labels, 65)
+    longer = database | (np.arange(len(database)) == 3)[:, None] * np.uint64(2**50)
+    with pytest.raises(ValueError, match="row 3 of database words has padding bit 50 set"):
+        distance_histogram(queries, query_labels, longer, database_labels, bits)
     with pytest.raises(ValueError, match="words have type int8"):
         distance_histogram(queries.astype(np.int8), query_labels, database, database_labels, bits)
     with pytest.raises(ValueError, match="k is 501"):
