@@ -14,8 +14,8 @@ from itertools import product
 from machine import write
 from training import Cell, current_cells, machines, parser, trained
 
-# As many epochs of all layers as the full arm has, at the rate of its pre-training.
-SCRATCH = ["phases=scratch", "phase.hash.epochs=60", "phase.hash.optimizer.lr=0.05"]
+# As many epochs of all layers as the full arm has; at the rate of its pre-training it diverges.
+SCRATCH = ["phases=scratch", "phase.hash.epochs=60", "phase.hash.optimizer.lr=0.01"]
 FEW = ["experiment=cifar10_few"]
 IMAGENET = ["experiment=cifar10_few_imagenet"]
 TABLES = {
