@@ -129,9 +129,10 @@ def main() -> None:
     arguments.add_argument("--studies", nargs="*", default=list(STUDIES), choices=list(STUDIES))
     options = arguments.parse_args()
     for study in options.studies:
-        wanted = runs([study])
-        for name in (name for name in wanted if name not in current_cells("ablation", wanted)):
-            cell, found = trained(name, wanted[name], options)
+        for name, overrides in runs([study]).items():
+            if name in current_cells("ablation", {name: overrides}):
+                continue
+            cell, found = trained(name, overrides, options)
             cell["figure"] = found["validation"][STUDIES[study].figure]
             # Read anew: another sitting may have gone on with another study meanwhile.
             cells = current_cells("ablation", runs(STUDIES)) | {name: cell}

@@ -52,8 +52,10 @@ def main() -> None:
     for table, recipes in TABLES.items():
         rows = [row for row in recipes if row in options.rows]
         wanted = runs(table, rows, options.bits, options.seeds)
-        for name in (name for name in wanted if name not in current_cells(table, wanted)):
-            cell, found = trained(name, wanted[name], options)
+        for name, overrides in wanted.items():
+            if name in current_cells(table, {name: overrides}):
+                continue
+            cell, found = trained(name, overrides, options)
             # As if no pre-training had been found; what is shared is told apart.
             of_another = found["seconds"].get("pretrain_found", 0)
             cell["seconds"] += of_another

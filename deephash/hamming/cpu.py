@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 QUERIES_PER_TILE = 32  # they share a stretch of the database while it is in the cache
 ITEMS_PER_TILE = 2048  # 16 KB a word, half of a first-level cache
-ITEMS_PER_BLOCK = 256  # as in a tile, the least distance decides whether to look at them
+ITEMS_PER_BLOCK = 256  # whose least distance decides whether to look at each of them
 
 
 @contextmanager
@@ -218,12 +218,9 @@ def _scan(  # type: ignore[no-untyped-def]
         tile_end = min(tile + ITEMS_PER_TILE, stop)
         for row in range(rows):
             code = query[row]
-            whole = database[tile * words : tile_end * words]  # from 0: no index wraps around
-            if least_distance(code, whole, width) >= bound[row]:
-                continue
             for block in range(tile, tile_end, ITEMS_PER_BLOCK):
                 end = min(block + ITEMS_PER_BLOCK, tile_end)
-                codes = database[block * words : end * words]
+                codes = database[block * words : end * words]  # from 0: no index wraps around
                 if least_distance(code, codes, width) >= bound[row]:
                     continue
                 for j in range(end - block):
