@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def test_the_main_command_trains_on_the_embedded_digits(tmp_path: Path) -> None:
 )
 def test_runs_on_real_data(arguments: list[str], data_dir: Path, tmp_path: Path) -> None:
     train([*arguments, f"data_dir={data_dir.resolve()}"], tmp_path)
-    runs = list(tmp_path.glob("runs/*/*/**/metrics.json"))
-    assert len(runs) == (2 if "-m" in arguments else 1)
+    values = [argument.partition("=")[2].split(",") for argument in arguments]
+    assert len(list(tmp_path.glob("runs/*/*/**/metrics.json"))) == prod(map(len, values))
 
 
 def test_the_sweep_runs_and_shares_its_pretraining(tmp_path: Path) -> None:
