@@ -4,9 +4,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+from llvmlite.binding import get_host_cpu_features
+from numba import njit
 
 from deephash.codes import pack
-from deephash.hamming import database_order_histogram, distance_histogram, gpu, histogram, knn
+from deephash.hamming import (
+    cpu,
+    database_order_histogram,
+    distance_histogram,
+    gpu,
+    histogram,
+    knn,
+)
 
 CASES = [
     pytest.param(bits, labels, id=f"{bits}-{labels}")
@@ -186,3 +195,13 @@ def test_torch_keeps_its_number_of_threads():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.split() == [b"1"]
+
+
+@pytest.mark.skipif(
+    not get_host_cpu_features().get("avx512vpopcntdq"), reason="no 512 bits to count at a time"
+)
+def test_kernels_are_as_wide_as_the_processor():
+    compiled = njit(cpu.least_distance.py_func)
+    compiled(np.zeros(1, np.uint64), np.zeros(8, np.uint64), (0,))
+    (assembly,) = compiled.inspect_asm().values()
+    assert any("zmm" in line for line in assembly.splitlines() if "vpopcnt" in line)
