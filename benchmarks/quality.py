@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from machine import write
-from training import Cell, current_cells, machines, parser, trained
+from training import Cell, current_cells, machines, parser, petaflop, trained
 
 # As many epochs of all layers as the full arm has; at the rate of its pre-training it diverges.
 SCRATCH = ["phases=scratch", "phase.hash.epochs=60", "phase.hash.optimizer.lr=0.01"]
@@ -93,22 +93,26 @@ def seeds_of(cells: dict[str, Cell], row: str, bits: int) -> list[Cell]:
 
 def markdown(table: str, cells: dict[str, Cell]) -> str:
     """The table of the README: a line a row, a column a code length."""
-    columns = ["", *(f"{bits} bits" for bits in BITS), "longest run"]
-    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(BITS) + 1)]
+    columns = ["", *(f"{bits} bits" for bits in BITS), "longest run", "PFLOP"]
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(BITS) + 2)]
     sweeps = []
     for row in TABLES[table]:
         found = {bits: seeds_of(cells, row, bits) for bits in BITS}
         if any(found.values()):
             longest = max(cell["seconds"] for some in found.values() for cell in some)
             shown = [shown_map(some) for some in found.values()]
-            lines.append(f"| {' | '.join([row, *shown, f'{longest / 60:.1f} min'])} |")
+            cost = f"{longest / 60:.1f} min", f"{petaflop(TABLES[table][row]):.2f}"
+            lines.append(f"| {' | '.join([row, *shown, *cost])} |")
         sweep = [cells[n] for bits in SWEEP if (n := cell_name(row, bits, 0)) in cells]
         if len(sweep) == len(SWEEP):
             shared = max(cell["pretrain_seconds"] for cell in sweep)
             whole = max(cell["seconds"] for cell in sweep)
             own = sum(cell["seconds"] - cell["pretrain_seconds"] for cell in sweep)
             sweeps.append(f"{row} {(shared + own) / whole:.2f}")
-    explained = ["mAP; of several seeds, from 0, the mean ± deviation, and in brackets how many."]
+    explained = [
+        "mAP; of several seeds, from 0, the mean ± deviation, and in brackets how many. PFLOP: "
+        "10^15 floating-point operations of the training steps, counted from the net."
+    ]
     if sweeps:
         lengths = ", ".join(map(str, SWEEP))
         explained.append(

@@ -9,13 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from machine import RESULTS, described, machine
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
 CONF = HERE.parent / "conf"
+TRAINING_IMAGES = {"mnist": (60_000, 1, 28), "cifar10": (50_000, 3, 32)}  # channels, side
+CLASSES = 10
 PLACES = ("data_dir", "run_dir", "cache_dir", "dataset.data_dir", "logger")
 
 Cell = dict[str, Any]
@@ -47,10 +52,32 @@ def current_cells(table: str, runs: dict[str, list[str]]) -> dict[str, Cell]:
     }
 
 
+def composed(overrides: list[str]) -> DictConfig:
+    """All settings of a run."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=["run_dir=runs", *overrides])
+
+
+def petaflop(overrides: list[str]) -> float:
+    """10^15 floating-point operations of a run's training steps, counted, not measured.
+
+    Those of the backbone's products, forward and backward; a multiply-add is two.
+    """
+    cfg = composed(overrides)
+    images, channels, side = TRAINING_IMAGES[cfg.dataset._target_.rpartition(".")[2]]
+    labelled = CLASSES * cfg.protocol.train if "train" in cfg.protocol else images
+    phases = [cfg.phase[name] for name in cfg.phases.order]
+    epochs = sum(phase.epochs for phase in phases if phase.trains == "all")
+    backbone = instantiate(cfg.backbone, channels, (side, side))
+    with FlopCounterMode(display=False) as counter:
+        backbone(torch.zeros(2, channels, side, side)).sum().backward()
+    steps_of_one_image = labelled * (1 - cfg.validation.share) * epochs
+    return counter.get_total_flops() / 2 * steps_of_one_image / 1e15
+
+
 def settings_of(overrides: list[str]) -> str:
     """A checksum of all settings of a run but where its files lie and phases that it has not."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=["run_dir=runs", *overrides])
+    cfg = composed(overrides)
     for place in PLACES:
         OmegaConf.update(cfg, place, None)
     cfg.phase = {name: cfg.phase[name] for name in cfg.phases.order}

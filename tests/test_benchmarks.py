@@ -5,7 +5,7 @@ import pytest
 import quality
 from conftest import composed, options
 from machine import RESULTS
-from training import current_cells, finished_cells, settings_of
+from training import current_cells, finished_cells, petaflop, settings_of
 
 from deephash.config import checked
 
@@ -77,9 +77,18 @@ def test_a_row_shows_mean_spread_and_number_of_seeds() -> None:
         "0.9700 (1)",
         "",
         "2.0 min",
+        f"{petaflop(['dataset=mnist']):.2f}",
     ]
     assert f"| {' | '.join(row)} |" in lines
     # 60 s of pre-training once, and 60, 40, 30, 60 s of the runs alone: 250 s, over 120 s.
     sweep = "A sweep over 12, 24, 32, 48 bits, which pre-trains once, in times of its longest run"
     assert f"{sweep}: MNIST, LeNet 2.08." in lines
     assert lines[-1] == "here"
+
+
+def test_operations_are_those_of_lenets_layers() -> None:
+    first = 20 * 5 * 5 * 24 * 24  # multiply-adds of an image; its input needs no gradient
+    others = 50 * 20 * 5 * 5 * 8 * 8 + 800 * 500
+    images = 60_000 * 0.98 * (5 + 15)
+    operations = 2 * images * (2 * first + 3 * others)
+    assert petaflop(["dataset=mnist"]) == pytest.approx(operations / 1e15, rel=1e-9)
