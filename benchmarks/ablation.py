@@ -72,7 +72,7 @@ STUDIES = {
         },
     ),
     "hash": Study(
-        what="Hashing to 48 bits after that pre-training, 3 + 3 epochs; expected mAP.",
+        what="Hashing to 48 bits after that pre-training, 3 + 2 epochs; expected mAP.",
         figure="val/map",
         base=[*NARROW, "bits=48"],
         changes={
@@ -80,6 +80,7 @@ STUDIES = {
             "rate 0.002": of_phase("hash", "optimizer.lr=0.002"),
             "rate 0.02": of_phase("hash", "optimizer.lr=0.02"),
             "1 epoch": of_phase("hash", "epochs=1"),
+            "4 epochs": of_phase("hash", "epochs=4"),
             "no hash phase": ["phases=pretrained"],
             "no init phase": ["phases.order=[pretrain,hash]"],
             **SURROGATES,
