@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deephash.files import write_json, written_whole
+from deephash.report import processor
+
 RESULTS = Path(__file__).resolve().parent / "results"
 FASTEST_OF = 5  # repeats of what is timed
 
@@ -18,7 +21,7 @@ T = TypeVar("T")
 def machine(*libraries: str) -> dict[str, Any]:
     """Processor, cores, load and versions."""
     return {
-        "cpu": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "versions": {
@@ -28,18 +31,10 @@ def machine(*libraries: str) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    """As Linux names it; elsewhere as Python does."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def described(where: dict[str, Any]) -> str:
     """One sentence of what `machine` found."""
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
-    return f"{where['cpu']}, {where['cores']} cores; {versions}."
+    return f"{where['processor']}, {where['cores']} cores; {versions}."
 
 
 def timed(compute: Callable[[], T]) -> tuple[T, float]:
@@ -62,7 +57,7 @@ def finished(name: str, where: dict[str, Any]) -> dict[str, Any]:
 
 def write(name: str, figures: dict[str, Any], table: str) -> None:
     """Write results/NAME.json and results/NAME.md, and print the table."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (RESULTS / f"{name}.md").write_text(table)
+    write_json(RESULTS / f"{name}.json", figures)
+    with written_whole(RESULTS / f"{name}.md") as part:
+        part.write_text(table)
     print(table)

@@ -93,15 +93,20 @@ def seeds_of(cells: dict[str, Cell], row: str, bits: int) -> list[Cell]:
 
 def markdown(table: str, cells: dict[str, Cell]) -> str:
     """The table of the README: a line a row, a column a code length."""
-    columns = ["", *(f"{bits} bits" for bits in BITS), "longest run", "PFLOP"]
-    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(BITS) + 2)]
+    columns = ["", *(f"{bits} bits" for bits in BITS), "longest run", "threads", "PFLOP"]
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(BITS) + 3)]
     sweeps = []
     for row in TABLES[table]:
         found = {bits: seeds_of(cells, row, bits) for bits in BITS}
         if any(found.values()):
             longest = max(cell["seconds"] for some in found.values() for cell in some)
             shown = [shown_map(some) for some in found.values()]
-            cost = f"{longest / 60:.1f} min", f"{petaflop(TABLES[table][row]):.2f}"
+            threads = sorted({cell["threads"] for some in found.values() for cell in some})
+            cost = [
+                f"{longest / 60:.1f} min",
+                " or ".join(map(str, threads)),
+                f"{petaflop(TABLES[table][row]):.2f}",
+            ]
             lines.append(f"| {' | '.join([row, *shown, *cost])} |")
         sweep = [cells[n] for bits in SWEEP if (n := cell_name(row, bits, 0)) in cells]
         if len(sweep) == len(SWEEP):
@@ -111,7 +116,7 @@ def markdown(table: str, cells: dict[str, Cell]) -> str:
             sweeps.append(f"{row} {(shared + own) / whole:.2f}")
     explained = [
         "mAP; of several seeds, from 0, the mean ± deviation, and in brackets how many. PFLOP: "
-        "10^15 floating-point operations of the training steps, counted from the net."
+        "10^15 floating-point operations of the backbone in training, counted, not measured."
     ]
     if sweeps:
         lengths = ", ".join(map(str, SWEEP))

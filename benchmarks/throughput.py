@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py
 
-Same net, batches, augmentation, precision and optimizer; random images of CIFAR-10's and MNIST's
+Net, batches, augmentation and optimizer of the recipe; random images of CIFAR-10's and MNIST's
 shape; epochs of both take turns. Writes results/throughput.json and throughput.md.
 """
 
@@ -15,9 +15,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from machine import described, machine, write
+from omegaconf import DictConfig
+from training import composed
 
-from deephash.backbones import LeNet, ResNetSmall, Standardized
+from deephash.backbones import Standardized
 from deephash.curves import Curves
 from deephash.data.augment import augmented
 from deephash.data.datamodule import HashingData, ShuffledBatches
@@ -25,8 +28,10 @@ from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.protocols import Split
 from deephash.module import Classify
 
-BATCH, CLASSES = 250, 10
-NETS = {"resnet_small, 3 x 32 x 32": (3, 32, 5_000), "lenet, 1 x 28 x 28": (1, 28, 20_000)}
+ROWS = {  # overrides; channels, side and number of images
+    "CIFAR-10, resnet_small": (["dataset=cifar10"], 3, 32, 5_000),
+    "MNIST, LeNet": (["dataset=mnist"], 1, 28, 20_000),
+}
 
 
 def main() -> None:
@@ -36,25 +41,28 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
     options = parser.parse_args()
     rows = {}
-    for name, (channels, side, n) in NETS.items():
+    for name, (overrides, channels, side, n) in ROWS.items():
+        cfg = composed(overrides)
         image_set = random_images(channels, side, n)
         speeds: dict[str, list[float]] = {"lightning": [], "bare loop": []}
         for turn in range(options.turns + 1):
             for way, epoch in (("lightning", lightning_epoch), ("bare loop", bare_epoch)):
                 pl.seed_everything(0, verbose=False)
-                net = LeNet(channels, (side, side)) if channels == 1 else resnet(channels, side)
-                speed = epoch(image_set, net, options.precision)
+                speed = epoch(image_set, backbone(cfg, image_set), cfg, options.precision)
                 if turn:  # the first warms up
                     speeds[way].append(speed)
         rows[name] = {way: statistics.median(values) for way, values in speeds.items()}
-    settings = {"turns": options.turns, "precision": options.precision, "batch": BATCH}
+    settings = {"turns": options.turns, "precision": options.precision}
     figures = {"images_per_second": rows, **settings, **machine("pytorch-lightning")}
     write("throughput", figures, markdown(figures))
 
 
-def resnet(channels: int, side: int) -> ResNetSmall:
-    """The net of the CIFAR-10 recipe."""
-    return ResNetSmall(channels, (side, side), widths=[64, 192, 256])
+def backbone(cfg: DictConfig, image_set: ImageSet) -> Standardized:
+    """The recipe's net, on uint8 images."""
+    _, channels, height, width = image_set.images.shape
+    net = instantiate(cfg.backbone, channels, (height, width))
+    everything = np.arange(len(image_set.images))
+    return Standardized(net, *channel_statistics(image_set.images, everything))
 
 
 def random_images(channels: int, side: int, n: int) -> ImageSet:
@@ -65,45 +73,34 @@ def random_images(channels: int, side: int, n: int) -> ImageSet:
         images=torch.randint(
             0, 256, (n, channels, side, side), generator=generator, dtype=torch.uint8
         ),
-        labels=torch.randint(0, CLASSES, (n,), generator=generator),
+        labels=torch.randint(0, 10, (n,), generator=generator),
         ids=np.arange(n).astype(str),
-        classes=tuple(map(str, range(CLASSES))),
+        classes=tuple(map(str, range(10))),
         is_test=np.zeros(n, dtype=bool),
     )
 
 
-def standardized(image_set: ImageSet, net: torch.nn.Module) -> Standardized:
-    """The net on uint8 images."""
-    return Standardized(
-        net, *channel_statistics(image_set.images, np.arange(len(image_set.images)))
-    )
-
-
-def optimizer(parameters: Any) -> torch.optim.Optimizer:
-    """That of the recipes."""
-    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
-
-
-def lightning_epoch(image_set: ImageSet, net: torch.nn.Module, precision: Any) -> float:
-    """As a run trains: data module, module, curves."""
+def lightning_epoch(
+    image_set: ImageSet, net: Standardized, cfg: DictConfig, precision: Any
+) -> float:
+    """As a run pre-trains: data module, module, curves."""
+    phase = cfg.phase.pretrain
     everything = np.arange(len(image_set.images))
     split = Split(everything, everything[:1], everything, everything[:1], everything[:1])
     data = HashingData(
         image_set,
         split,
-        batch_size=BATCH,
-        eval_batch_size=1000,
-        translate=3,
-        flip=True,
-        cutout=0,
+        batch_size=phase.batch_size,
+        eval_batch_size=cfg.evaluation.batch_size,
+        **cfg.augment,
         seed=0,
     )
     module = Classify(
-        standardized(image_set, net),
-        CLASSES,
-        label_smoothing=0.1,
-        optimizer=optimizer,
-        warmup=0.2,
+        net,
+        len(image_set.classes),
+        label_smoothing=phase.label_smoothing,
+        optimizer=instantiate(phase.optimizer, _partial_=True),
+        warmup=phase.warmup,
         identity={},
     )
     curves = Curves("pretrain", first_step=0)
@@ -123,24 +120,26 @@ def lightning_epoch(image_set: ImageSet, net: torch.nn.Module, precision: Any) -
     return curves.rows[-1]["pretrain/images_per_second"]
 
 
-def bare_epoch(image_set: ImageSet, net: torch.nn.Module, precision: str) -> float:
-    """The same by hand."""
-    model = torch.nn.Sequential(standardized(image_set, net))
-    classifier = torch.nn.Linear(net.num_features, CLASSES)  # type: ignore[arg-type]
-    stepping = optimizer([*model.parameters(), *classifier.parameters()])
-    model.train()
+def bare_epoch(image_set: ImageSet, net: Standardized, cfg: DictConfig, precision: str) -> float:
+    """The same by hand, without schedule and curves."""
+    phase = cfg.phase.pretrain
+    classifier = torch.nn.Linear(net.num_features, len(image_set.classes))
+    optimizer = instantiate(
+        phase.optimizer, [*net.parameters(), *classifier.parameters()], _convert_="object"
+    )
+    net.train()
     began = time.perf_counter()
-    for indices in ShuffledBatches(np.arange(len(image_set.images)), BATCH, seed=0):
-        images = augmented(
-            image_set.images[indices], indices, translate=3, flip=True, cutout=0, seed=0, epoch=0
-        )
+    for indices in ShuffledBatches(np.arange(len(image_set.images)), phase.batch_size, seed=0):
+        images = augmented(image_set.images[indices], indices, **cfg.augment, seed=0, epoch=0)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            features = model(images)
+            features = net(images)
         logits = classifier(features)
-        loss = F.cross_entropy(logits, image_set.labels[indices], label_smoothing=0.1)
-        stepping.zero_grad()
+        loss = F.cross_entropy(
+            logits, image_set.labels[indices], label_smoothing=phase.label_smoothing
+        )
+        optimizer.zero_grad()
         loss.backward()
-        stepping.step()
+        optimizer.step()
     return len(image_set.images) / (time.perf_counter() - began)
 
 
@@ -150,7 +149,9 @@ def markdown(figures: dict[str, Any]) -> str:
     for name, speeds in figures["images_per_second"].items():
         ours, bare = speeds["lightning"], speeds["bare loop"]
         lines.append(f"| {name} | {ours:,.0f} | {bare:,.0f} | {ours / bare:.3f} |")
-    how = f"Batch {figures['batch']}, {figures['precision']}, median of {figures['turns']} epochs."
+    how = (
+        f"Pre-training by the recipe, {figures['precision']}, median of {figures['turns']} epochs."
+    )
     return "\n".join([*lines, "", f"{how} {described(figures)}", ""])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from machine import RESULTS, described, machine
+from machine import RESULTS, described
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,9 +59,9 @@ def composed(overrides: list[str]) -> DictConfig:
 
 
 def petaflop(overrides: list[str]) -> float:
-    """10^15 floating-point operations of a run's training steps, counted, not measured.
+    """10^15 floating-point operations of the backbone in a run's training, counted, not measured.
 
-    Those of the backbone's products, forward and backward; a multiply-add is two.
+    Those of its products, forward and backward; a multiply-add is two.
     """
     cfg = composed(overrides)
     images, channels, side = TRAINING_IMAGES[cfg.dataset._target_.rpartition(".")[2]]
@@ -89,7 +89,7 @@ def trained(name: str, overrides: list[str], options: argparse.Namespace) -> tup
     """Run train.py, go on with its stopped run, or find it finished below `--runs`.
 
     Returns:
-        The beginning of a cell: command, settings, seconds, machine; and all figures of the run.
+        The beginning of a cell: command, settings, seconds, where it ran; all figures of the run.
     """
     settings = settings_of(overrides)
     folder = options.runs / f"{re.sub(r'[^a-z0-9.]+', '-', name.lower())}-{settings}"
@@ -103,11 +103,14 @@ def trained(name: str, overrides: list[str], options: argparse.Namespace) -> tup
             command = [*overrides, f"run_dir={folder}", *places]
         subprocess.run([sys.executable, TRAIN, *command], check=True)
     found = json.loads(figures.read_text())
+    record = found["record"]
+    versions = {"python": record["python"], **record["versions"]}
     cell = {
         "command": " ".join(["python train.py", *overrides]),
         "settings": settings,
         "seconds": found["seconds"]["total"],
-        "machine": described(machine()),
+        "machine": described({**record, "versions": versions}),
+        "threads": record["threads"],
     }
     return cell, found
 

@@ -39,15 +39,22 @@ def record_of(
         "precision": trainer["precision"],
         "versions": {name: version(name) for name in ("deephash", "torch")},
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_name()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "libraries": {
             name: version(name) for name in ("pytorch-lightning", "torchvision", "numpy", "numba")
         },
     }
 
 
-def _device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+def processor() -> str:
+    """Its name as Linux knows it; elsewhere as Python does."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def report(

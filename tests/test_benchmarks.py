@@ -23,7 +23,7 @@ def test_the_settings_of_each_run_are_valid(overrides: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", options("experiment"))
-def test_each_experiment_is_measured(name: str) -> None:
+def test_each_experiment_has_a_row(name: str) -> None:
     assert any(recipe[0] == f"experiment={name}" for recipe in ROWS)
 
 
@@ -58,8 +58,10 @@ def test_the_ablation_shows_cells_of_the_settings_of_today() -> None:
 
 
 def test_a_row_shows_mean_spread_and_number_of_seeds() -> None:
+    where = {"machine": "here", "threads": 2}
+
     def cell(value: float, seconds: float) -> dict[str, object]:
-        return {"map": value, "seconds": seconds, "pretrain_seconds": 60, "machine": "here"}
+        return {"map": value, "seconds": seconds, "pretrain_seconds": 60, **where}
 
     cells = {
         "MNIST, LeNet, 12 bits, seed 0": cell(0.98, 120),
@@ -77,6 +79,7 @@ def test_a_row_shows_mean_spread_and_number_of_seeds() -> None:
         "0.9700 (1)",
         "",
         "2.0 min",
+        "2",
         f"{petaflop(['dataset=mnist']):.2f}",
     ]
     assert f"| {' | '.join(row)} |" in lines

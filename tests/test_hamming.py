@@ -24,7 +24,8 @@ CASES = [
         (12, 5), (48, 70), (64, 64), (128, 130),
     ]
 ]  # fmt: skip
-SIZES = [1, 2, 500, 501, 9001]  # odd and even, less and more than a tile of the kernel
+ONE, MANY = np.zeros(1, np.uint64), np.zeros(8, np.uint64)
+SIZES = [1, 2, 501, 9001, 40_001]  # few are counted one by one, more in pairs
 
 
 def sample(bits, labels, queries=7, items=500, seed=0):
@@ -184,24 +185,34 @@ def test_errors_name_the_side_and_the_shape():
         database_order_histogram(*arguments, cutoffs=[5, 2])
 
 
-def test_torch_keeps_its_number_of_threads():
+def test_torch_and_numba_keep_their_numbers_of_threads():
     # In a process of its own: only numba's first kernel sets the size of a shared pool.
     program = (
-        "import numpy as np, torch; from deephash.hamming import distance_histogram\n"
+        "import numba, numpy as np, torch; from deephash.hamming import distance_histogram\n"
         "words, labels = np.arange(9, dtype=np.uint64)[:, None], np.arange(9)\n"
         "torch.set_num_threads(1)\n"
+        "before = numba.get_num_threads()\n"
         "distance_histogram(words, labels, words, labels, 48)\n"
-        "print(torch.get_num_threads())"
+        "print(torch.get_num_threads(), numba.get_num_threads() - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout.split() == [b"1"]
+    assert done.stdout.split() == [b"1", b"0"]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "arguments"),
+    [
+        (cpu.least_distance, (ONE, MANY, (0,))),
+        (cpu._count, (ONE, (MANY,), (0,), np.zeros(65, np.int64))),
+        (cpu._scan, (ONE[None], MANY, (0,), 0, 8, 1, np.zeros((1, 1), int), np.zeros((1, 1), int))),
+    ],
+    ids=["least distance", "histogram", "k nearest"],
+)
 @pytest.mark.skipif(
     not get_host_cpu_features().get("avx512vpopcntdq"), reason="no 512 bits to count at a time"
 )
-def test_kernels_are_as_wide_as_the_processor():
-    compiled = njit(cpu.least_distance.py_func)
-    compiled(np.zeros(1, np.uint64), np.zeros(8, np.uint64), (0,))
+def test_kernels_are_as_wide_as_the_processor(kernel, arguments):
+    compiled = njit(kernel.py_func)
+    compiled(*arguments)
     (assembly,) = compiled.inspect_asm().values()
     assert any("zmm" in line for line in assembly.splitlines() if "vpopcnt" in line)

@@ -29,12 +29,13 @@ def as_many_threads_as_torch() -> Iterator[None]:
     Both may share one OpenMP pool: numba's first kernel sets its size, torch would go on with
     another number of threads, and its sums depend on that number.
     """
-    threads = torch.get_num_threads()
+    threads, before = torch.get_num_threads(), numba.get_num_threads()
     at_most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
     numba.set_num_threads(min(threads, at_most))
     try:
         yield
     finally:
+        numba.set_num_threads(before)
         torch.set_num_threads(threads)
 
 
@@ -75,7 +76,8 @@ def _wide_vectors(typing_context):  # type: ignore[no-untyped-def]
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        if isinstance(builder.function.attributes, set):
+            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
     return types.none(), generate
@@ -124,10 +126,10 @@ def histogram(  # type: ignore[no-untyped-def]
             items[i] = relevant[i]
             _count(code, others, width, items[i])
         else:
-            _count(code, (database,), width, items[i])
             for j in range(len(database_keys)):
-                shared = _share_label(query_keys, i, database_keys, j)
-                relevant[i, _distance(code, database, j, width)] += np.int64(shared)
+                distance = _distance(code, database, j, width)
+                items[i, distance] += 1
+                relevant[i, distance] += np.int64(_share_label(query_keys, i, database_keys, j))
     return items, relevant
 
 
@@ -136,10 +138,19 @@ def _count(code, parts, width, counts):  # type: ignore[no-untyped-def]
     """Add to `counts` (bits + 1,) how many codes of all parts, words flat, lie at each distance.
 
     Increments bound the speed, so codes are counted in pairs: one from either half, whose two
-    distances make an index into a table; the sums over its rows and columns are the histogram.
+    distances make an index into a table; the sums over its rows and columns are the histogram. Few
+    codes are not worth the table.
     """
     _wide_vectors()
     words, side = len(width), len(counts)
+    total = 0
+    for codes in parts:
+        total += len(codes) // words
+    if total < side * side:
+        for codes in parts:
+            for j in range(len(codes) // words):
+                counts[_distance(code, codes, j, width)] += 1
+        return
     stride = np.uint64(np.uint32(side))  # known to be of 32 bits: its product is one instruction
     table = np.zeros((side, side), np.int32)
     bins = table.reshape(-1)
@@ -157,11 +168,11 @@ def _count(code, parts, width, counts):  # type: ignore[no-untyped-def]
         for j in range(2 * half, n):
             counts[_distance(code, codes, j, width)] += 1
     for row in range(side):
-        total = np.int32(0)
+        sum_of_row = np.int32(0)
         for column in range(side):
-            total += table[row, column]
+            sum_of_row += table[row, column]
             counts[column] += table[row, column]
-        counts[row] += total
+        counts[row] += sum_of_row
 
 
 @njit(parallel=True, nogil=True, cache=True)
