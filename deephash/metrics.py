@@ -156,8 +156,8 @@ def _expected_gain(
     before: Counts, relevant_before: Counts, items: Counts, relevant: Counts, taken: Counts
 ) -> Floats:
     """Expected sum of the precisions at the relevant ranks among the first `taken` of a bucket."""
-    share = (relevant - 1) / np.maximum(1, items - 1)  # relevant among the others of the bucket
-    share = np.where(items > 1, share, 0.0)
+    # Relevant among the others of the bucket; where it holds no others, nothing depends on it.
+    share = (relevant - 1) / np.maximum(1, items - 1)
     slope = relevant_before + 1 - share * (before + 1)
     bracket = share * taken + slope * _harmonic(before, taken)
     return relevant / np.maximum(1, items) * bracket

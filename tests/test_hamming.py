@@ -25,7 +25,7 @@ CASES = [
     ]
 ]  # fmt: skip
 ONE, MANY = np.zeros(1, np.uint64), np.zeros(8, np.uint64)
-SIZES = [1, 2, 501, 9001, 40_001]  # few are counted one by one, more in pairs
+SIZES = [1, 2, 501, 9001, 140_001]  # few are counted one by one, more by one table or several
 
 
 def sample(bits, labels, queries=7, items=500, seed=0):
@@ -67,6 +67,26 @@ def test_histogram_is_the_naive_count(bits, labels, size):
     for d in range(bits + 1):
         np.testing.assert_array_equal(items[:, d], (distance == d).sum(axis=1))
         np.testing.assert_array_equal(relevant[:, d], ((distance == d) & relevance).sum(axis=1))
+
+
+def test_classes_of_one_side_alone_and_large_class_indices_are_told_apart():
+    query_labels = np.array([9, 2, 2, 70_000, 0, 9, 2, 5, 70_000 - 2**16])
+    codes, _, database, _ = sample(48, "classes", queries=9, items=6000)
+    database_labels = np.random.default_rng(1).choice([0, 2, 7, 70_000], 6000)
+    data = codes, query_labels, database, database_labels
+    distance, relevance = naive(*data)
+    found = distance_histogram(*packed(*data))
+    for i, row in enumerate(distance):
+        wanted = np.bincount(row, minlength=49), np.bincount(row[relevance[i]], minlength=49)
+        np.testing.assert_array_equal((found[0][i], found[1][i]), wanted)
+
+
+def test_more_equal_codes_than_16_bits_can_count():
+    words, labels = np.zeros((70_000, 1), np.uint64), np.zeros(70_000, int)
+    items, relevant = distance_histogram(words[:2], labels[:2], words, labels, 48)
+    assert (items[:, 0] == 70_000).all()
+    assert (relevant[:, 0] == 70_000).all()
+    assert items[:, 1:].sum() == 0
 
 
 @pytest.mark.parametrize(("bits", "labels"), CASES)
@@ -203,7 +223,7 @@ def test_torch_and_numba_keep_their_numbers_of_threads():
     ("kernel", "arguments"),
     [
         (cpu.least_distance, (ONE, MANY, (0,))),
-        (cpu._count, (ONE, (MANY,), (0,), np.zeros(65, np.int64))),
+        (cpu._count, (ONE, ONE, MANY, (0,), np.zeros((2, 65), np.int64))),
         (cpu._scan, (ONE[None], MANY, (0,), 0, 8, 1, np.zeros((1, 1), int), np.zeros((1, 1), int))),
     ],
     ids=["least distance", "histogram", "k nearest"],

@@ -18,7 +18,8 @@ Array = npt.NDArray[Any]
 
 QUERIES_PER_TILE = 32  # they share a stretch of the database while it is in the cache
 ITEMS_PER_TILE = 2048  # 16 KB a word, half of a first-level cache
-PAIRS_AT_A_TIME = 128  # whose distances are computed before they are counted
+CODES_AT_A_TIME = 128  # whose distances are computed before they are counted
+CODES_PER_TABLE = 2**16 - 1  # as many as its 16 bits can count
 ITEMS_PER_BLOCK = 256  # whose least distance decides whether to look at each of them
 
 
@@ -97,82 +98,98 @@ def _distance(query, codes, j, width):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _share_label(a, i, b, j):  # type: ignore[no-untyped-def]
-    if a.ndim == 1:  # class indices
-        return np.uint64(a[i] == b[j])
+def _share_label(a, b):  # type: ignore[no-untyped-def]
+    """Whether multi-hot labels, each a row of words, have a bit in common."""
     shared = np.uint64(0)
-    for word in range(a.shape[1]):
-        shared |= a[i, word] & b[j, word]
-    return np.uint64(shared != 0)
+    for word in range(len(a)):
+        shared |= a[word] & b[word]
+    return shared != 0
 
 
 @njit(parallel=True, nogil=True, cache=True)
 def histogram(  # type: ignore[no-untyped-def]
-    query, query_keys, database, database_keys, first, end, width, bits
+    query, by_class, database, first, end, width, bits
 ):
-    """Items and relevant items by query and distance, two arrays (q, bits + 1).
+    """Items and relevant items by query and distance, two arrays (q, bits + 1), of class indices.
 
-    Of class indices, relevant are the items from `first` to `end` of each query.
+    Both sides are taken class by class, the queries in the order `by_class` and in pairs; the items
+    from `first` to `end` are relevant to a query.
     """
-    words = len(width)
+    words, last = len(width), len(query) - 1
     items = np.zeros((len(query), bits + 1), np.int64)
     relevant = np.zeros((len(query), bits + 1), np.int64)
-    for i in prange(len(query)):
-        code = query[i]  # outside of the loops: inside, the compiler may miss that it is fixed
-        if query_keys.ndim == 1:
-            mine = database[first[i] * words : end[i] * words]
-            others = (database[: first[i] * words], database[end[i] * words :])
-            _count(code, (mine,), width, relevant[i])
-            items[i] = relevant[i]
-            _count(code, others, width, items[i])
-        else:
-            for j in range(len(database_keys)):
-                distance = _distance(code, database, j, width)
-                items[i, distance] += 1
-                relevant[i, distance] += np.int64(_share_label(query_keys, i, database_keys, j))
+    for pair in prange((len(query) + 1) // 2):
+        one, other = by_class[2 * pair], by_class[min(2 * pair + 1, last)]  # the odd one out twice
+        a, b = query[one], query[other]
+        of_one, of_other = np.zeros((2, bits + 1), np.int64), np.zeros((2, bits + 1), np.int64)
+        after = max(end[one], first[other])  # both of one class: its end, and no item is of_other
+        _count(a, b, database[first[one] * words : end[one] * words], width, of_one)
+        _count(a, b, database[after * words : end[other] * words], width, of_other)
+        relevant[one] = of_one[0]
+        relevant[other] = of_one[1] if first[other] < end[one] else of_other[1]
+        of_both = of_one + of_other
+        _count(a, b, database[: first[one] * words], width, of_both)
+        _count(a, b, database[end[one] * words : after * words], width, of_both)
+        _count(a, b, database[end[other] * words :], width, of_both)
+        items[one], items[other] = of_both
     return items, relevant
 
 
 @njit(nogil=True, cache=True)
-def _count(code, parts, width, counts):  # type: ignore[no-untyped-def]
-    """Add to `counts` (bits + 1,) how many codes of all parts, words flat, lie at each distance.
+def _count(a, b, codes, width, counts):  # type: ignore[no-untyped-def]
+    """Add to `counts`, (2, bits + 1), how many codes, words flat, are how far from a and from b.
 
-    Increments bound the speed, so codes are counted in pairs: one from either half, whose two
-    distances make an index into a table; the sums over its rows and columns are the histogram. Few
-    codes are not worth the table.
+    Increments bound the speed, so one serves both: the two distances make an index into a table,
+    whose sums over rows and columns are the histograms. Few codes are not worth the table.
     """
     _wide_vectors()
-    words, side = len(width), len(counts)
-    total = 0
-    for codes in parts:
-        total += len(codes) // words
-    if total < side * side:
-        for codes in parts:
-            for j in range(len(codes) // words):
-                counts[_distance(code, codes, j, width)] += 1
-        return
+    words, side = len(width), counts.shape[1]
     stride = np.uint64(np.uint32(side))  # known to be of 32 bits: its product is one instruction
-    table = np.zeros((side, side), np.int32)
-    bins = table.reshape(-1)
-    index = np.empty(PAIRS_AT_A_TIME, np.uint64)  # as wide as a distance: narrowing costs
-    for codes in parts:
-        n = len(codes) // words
-        half = n // 2 // PAIRS_AT_A_TIME * PAIRS_AT_A_TIME
-        for start in range(0, half, PAIRS_AT_A_TIME):
-            one, other = codes[start * words :], codes[(half + start) * words :]
-            for j in range(PAIRS_AT_A_TIME):
-                row = _distance(code, one, j, width)
-                index[j] = row * stride + _distance(code, other, j, width)
-            for j in range(PAIRS_AT_A_TIME):
-                bins[index[j]] += 1
-        for j in range(2 * half, n):
-            counts[_distance(code, codes, j, width)] += 1
-    for row in range(side):
-        sum_of_row = np.int32(0)
-        for column in range(side):
-            sum_of_row += table[row, column]
-            counts[column] += table[row, column]
-        counts[row] += sum_of_row
+    # In one piece: apart, a read of one may wait for a write of the other that looks like its own.
+    memory = np.empty(8 * CODES_AT_A_TIME + 2 * side * side, np.uint8)
+    index = memory[: 8 * CODES_AT_A_TIME].view(np.uint64)  # as wide as a distance: narrowing costs
+    table = memory[8 * CODES_AT_A_TIME :].view(np.uint16)
+    for begin in range(0, len(codes) // words, CODES_PER_TABLE):
+        some = codes[begin * words : (begin + CODES_PER_TABLE) * words]
+        n = len(some) // words
+        if n < side * side:
+            for j in range(n):
+                counts[0, _distance(a, some, j, width)] += 1
+                counts[1, _distance(b, some, j, width)] += 1
+            continue
+        table[:] = 0
+        whole = n // CODES_AT_A_TIME * CODES_AT_A_TIME
+        for start in range(0, whole, CODES_AT_A_TIME):
+            block = some[start * words :]
+            for j in range(CODES_AT_A_TIME):
+                row = _distance(a, block, j, width)
+                index[j] = row * stride + _distance(b, block, j, width)
+            for j in range(CODES_AT_A_TIME):
+                table[index[j]] += 1
+        for j in range(whole, n):
+            table[_distance(a, some, j, width) * stride + _distance(b, some, j, width)] += 1
+        for row in range(side):
+            sum_of_row = np.uint32(0)
+            for column in range(side):
+                sum_of_row += table[row * side + column]
+                counts[1, column] += table[row * side + column]
+            counts[0, row] += sum_of_row
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def histogram_multi_hot(  # type: ignore[no-untyped-def]
+    query, query_keys, database, database_keys, width, bits
+):
+    """`histogram` of labels as words: relevant are the items that share a set bit with a query."""
+    items = np.zeros((len(query), bits + 1), np.int64)
+    relevant = np.zeros((len(query), bits + 1), np.int64)
+    for i in prange(len(query)):
+        code = query[i]  # outside of the loop: inside, the compiler may miss that it is fixed
+        for j in range(len(database_keys)):
+            distance = _distance(code, database, j, width)
+            items[i, distance] += 1
+            relevant[i, distance] += _share_label(query_keys[i], database_keys[j])
+    return items, relevant
 
 
 @njit(parallel=True, nogil=True, cache=True)
@@ -190,7 +207,7 @@ def database_order(  # type: ignore[no-untyped-def]
     hits = np.zeros((q, last + 1), np.int64)
     for i in prange(q):
         _wide_vectors()
-        code = query[i]  # as in `histogram`
+        code = query[i]  # as in `histogram_multi_hot`
         distance = np.empty(n, np.uint16)
         for j in range(n):
             distance[j] = _distance(code, database, j, width)
@@ -204,7 +221,7 @@ def database_order(  # type: ignore[no-untyped-def]
         else:
             shared = np.empty(n, np.bool_)
             for j in range(n):
-                shared[j] = _share_label(query_keys, i, database_keys, j) != 0
+                shared[j] = _share_label(query_keys[i], database_keys[j])
             mine = np.flatnonzero(shared)
         for j in mine:
             relevant[i, distance[j]] += 1

@@ -49,11 +49,12 @@ def distance_histogram(
         return items.cpu().numpy(), relevant.cpu().numpy()
     query, query_keys, database, database_keys = arrays
     order, first, end = _grouped(query_keys, database_keys)
-    if query_keys.ndim == 1:
-        database, database_keys = database[order], database_keys[order]
-    flat, width = cpu.flat(database)
     with cpu.as_many_threads_as_torch():
-        return cpu.histogram(query, query_keys, flat, database_keys, first, end, width, bits)
+        if query_keys.ndim == 1:
+            flat, width = cpu.flat(database[order])
+            return cpu.histogram(query, _by_class(query_keys), flat, first, end, width, bits)
+        flat, width = cpu.flat(database)
+        return cpu.histogram_multi_hot(query, query_keys, flat, database_keys, width, bits)
 
 
 def database_order_histogram(
@@ -144,7 +145,13 @@ def _grouped(query_keys: Array, database_keys: Array) -> tuple[Counts, Counts, C
     if query_keys.ndim > 1:
         none = np.empty(0, np.int64)
         return none, none, none
-    order = np.argsort(database_keys, kind="stable")
+    order = _by_class(database_keys)
     ascending = database_keys[order]
     first = np.searchsorted(ascending, query_keys, side="left")
     return order, first, np.searchsorted(ascending, query_keys, side="right")
+
+
+def _by_class(keys: Array) -> Counts:
+    """Positions in ascending order of class indices, stable."""
+    short = keys.astype(np.int16)  # numpy sorts these by radix, in a fraction of the time
+    return np.argsort(short if np.array_equal(short, keys) else keys, kind="stable")
