@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 Array = npt.NDArray[Any]
 
-QUERIES_PER_TILE = 32  # they share a stretch of the database while it is in the cache
+QUERIES_PER_TILE = 128  # they share a stretch of the database while it is in the cache
 ITEMS_PER_TILE = 2048  # 16 KB a word, half of a first-level cache
 CODES_AT_A_TIME = 128  # whose distances are computed before they are counted
 CODES_PER_TABLE = 2**16 - 1  # as many as its 16 bits can count
@@ -43,8 +43,10 @@ def as_many_threads_as_torch() -> Iterator[None]:
 def k_nearest(query: Array, database: Array, k: int) -> tuple[Array, Array]:
     """Positions and distances of the k nearest, (q, k) each, from words (q, w) and (n, w)."""
     with as_many_threads_as_torch():
-        groups = max(1, -(-len(query) // QUERIES_PER_TILE))
-        shards = -(-numba.get_num_threads() // groups)  # few queries: threads share the database
+        threads = numba.get_num_threads()
+        rounds = -(-len(query) // (threads * QUERIES_PER_TILE))
+        groups = max(1, min(len(query), threads * rounds))
+        shards = -(-threads // groups)  # few queries: threads share the database
         positions, distances = _k_nearest_numba(query, *flat(database), groups, shards, k)
     if shards > 1:  # each shard's are in order, and the shards are
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
@@ -253,7 +255,7 @@ def _k_nearest_numba(  # type: ignore[no-untyped-def]
     distances = np.empty((len(query), shards * k), np.int32)
     for task in prange(groups * shards):
         group, shard = task // shards, task % shards
-        rows = slice(group * QUERIES_PER_TILE, (group + 1) * QUERIES_PER_TILE)
+        rows = slice(group * len(query) // groups, (group + 1) * len(query) // groups)
         columns = slice(shard * k, (shard + 1) * k)
         _scan(
             query[rows], database, width, shard * n // shards, (shard + 1) * n // shards, k,
@@ -268,12 +270,13 @@ def _scan(  # type: ignore[no-untyped-def]
 ):
     """The k nearest among the items from `start` to `stop`, written to positions and distances.
 
-    Items nearer than a query's bound are kept. When 2 k are, all but the k nearest go and the bound
-    falls to the distance of the last: about k log2(n / k) items are kept in all.
+    Items nearer than a query's bound are kept. When k and a quarter are, all but the k nearest go
+    and the bound falls to the distance of the last: O(k log(n / k)) items are kept in all.
     """
     _wide_vectors()
     words, rows, bits = len(width), len(query), 64 * len(width)
-    kept = np.empty((rows, 2 * k + ITEMS_PER_BLOCK), np.int64)
+    enough = k + max(1, k // 4)
+    kept = np.empty((rows, enough + ITEMS_PER_BLOCK), np.int64)
     distance = np.empty(kept.shape, np.uint16)
     size = np.zeros(rows, np.int64)
     bound = np.full(rows, bits + 1, np.uint64)
@@ -292,7 +295,7 @@ def _scan(  # type: ignore[no-untyped-def]
                         kept[row, size[row]] = block + j
                         distance[row, size[row]] = d
                         size[row] += 1
-                if size[row] >= 2 * k:
+                if size[row] >= enough:
                     bound[row] = _keep_nearest(kept[row], distance[row], size[row], k, bits)
                     size[row] = k
     for row in range(rows):

@@ -18,7 +18,7 @@ def knn(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """The k nearest items of each query, exactly, nearest first, ties in database order.
 
-    O(q * n) comparisons. Beside the result, a CPU thread takes O(k) memory for each of 32 queries,
+    O(q * n) comparisons. Beside the result, a CPU thread takes O(k) memory for each of 128 queries,
     so the database may be a memory-mapped file larger than the memory. Words on a GPU are compared
     there, all others by a numba kernel on the CPU, with the same result.
 
