@@ -105,6 +105,7 @@ STUDIES = {
             "no translation": ["augment.translate=0"],
             "24 epochs": of_phase("pretrain", "epochs=24"),
             "48 epochs": of_phase("pretrain", "epochs=48"),
+            "48 epochs, rate 0.02": of_phase("pretrain", "epochs=48", "optimizer.lr=0.02"),
         },
     ),
     "cifar_quick_hash": Study(
