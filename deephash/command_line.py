@@ -15,8 +15,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deephash.errors import UserError, did_you_mean
+from deephash.processes import is_first, speaks
 
-WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
+# As the user set it; to a process that Lightning starts it looks as if always.
+WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1" and is_first()
 
 
 @contextmanager
@@ -33,7 +35,8 @@ def command_line() -> Iterator[None]:
         if WANTS_TRACE:
             raise
         GlobalHydra.instance().clear()
-        print(f"error: {_explain(error)}", file=sys.stderr)
+        if speaks():
+            print(f"error: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deephash.config import Settings
+from deephash.processes import speaks
 
 SHOWN = {
     "map": "mAP, expected over tie orders",
@@ -24,9 +25,10 @@ SHOWN = {
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Silence Lightning's notes on devices, workers and tips: a run says what matters itself."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
     with warnings.catch_warnings():
         # Batches come from memory: workers would only copy them.
@@ -34,13 +36,16 @@ def quiet_libraries() -> Iterator[None]:
         # A short epoch has fewer steps than Lightning's logging interval; curves are our own.
         warnings.filterwarnings("ignore", ".*The number of training batches.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
+        # Every process measures on the images of all.
+        warnings.filterwarnings("ignore", ".*sync_dist=True.*")
         # Between Lightning's own parts, or with torch.
         warnings.filterwarnings("ignore", ".*not supported by the model summary.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager
@@ -50,7 +55,8 @@ def interruptible(config: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         on = f" Go on with: python train.py resume={config.parent}" if config.is_file() else ""
-        print(f"\nStopped.{on}", file=sys.stderr)
+        if speaks():
+            print(f"\nStopped.{on}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from deephash import processes
 from deephash.codes import pack, sign
 from deephash.data.datamodule import Batch
 from deephash.errors import UserError
@@ -101,10 +102,11 @@ class Classify(PhaseModule):
             return self.classifier(features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        logits = self(batch["inputs"])
+        labels = batch["labels"]
+        logits = processes.gathered(self(batch["inputs"]), len(labels))
         return {
-            "loss": F.cross_entropy(logits, batch["labels"], label_smoothing=self.label_smoothing),
-            "accuracy": (logits.argmax(dim=1) == batch["labels"]).float().mean(),
+            "loss": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing),
+            "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
         }
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
@@ -138,6 +140,7 @@ class Hash(PhaseModule):
         super().__init__(backbone, **kwargs)
         self.method = method
         self.head_only = head_only
+        self.backbone.requires_grad_(not head_only)  # several processes wait for each gradient
         self.ranking = HammingRanking(bits=bits, ks=(), radius=0)
 
     def trained(self) -> nn.Module:
@@ -150,9 +153,10 @@ class Hash(PhaseModule):
             return self.method(features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        logits = self(batch["inputs"])
+        labels = batch["labels"]
+        logits = processes.gathered(self(batch["inputs"]), len(labels))
         with torch.autocast(logits.device.type, enabled=False):
-            return self.method.loss(HashBatch(logits, batch["labels"]))
+            return self.method.loss(HashBatch(logits, labels))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         role: Literal["query", "database"] = "query" if dataloader_idx == 0 else "database"

@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from deephash import processes
 from deephash.backbones import Standardized
 from deephash.config import Augment, ClassifyPhase, HashPhase, build
 from deephash.curves import Curves, EpochLines, Row, replay, rewriting
@@ -99,20 +100,22 @@ class Training:
             cached = self.cache / f"{name}-{determined_by[:16]}.ckpt"
             shared = isinstance(phase, ClassifyPhase)
             curves = Curves(name, first_step=int(self.rows[-1]["step"]) if self.rows else 0)
-            if shared and not finished.is_file() and cached.is_file():
+            known = processes.agreed(finished.is_file())
+            if shared and processes.agreed(not known and cached.is_file()):
                 print(f"{name}: found finished in {cached}")
                 checkpoint = self._load(cached, module, curves)
                 replay(curves.rows, self.loggers)
                 curves.of_another_run()
                 checkpoint["callbacks"][curves.state_key] = curves.state_dict()
-                with written_whole(finished) as part:
-                    torch.save(checkpoint, part)
-            elif finished.is_file():
+                if processes.is_first():
+                    with written_whole(finished) as part:
+                        torch.save(checkpoint, part)
+            elif known:
                 self._load(finished, module, curves)
                 replay(curves.rows, rewriting(self.loggers) if self.resumed else self.loggers)
             else:
                 self._fit(name, phase, module, curves, finished)
-                if shared:
+                if shared and processes.is_first():
                     _copy(finished, cached)
             self.rows += curves.rows
             self.seconds[name] = curves.earlier_seconds + time.perf_counter() - began
@@ -123,7 +126,8 @@ class Training:
         """Features, float32 (n, num_features) on the CPU, of these images, not augmented."""
         trainer = self.trainer(callbacks=[], logger=False, max_epochs=1)
         batches = trainer.predict(Features(self.backbone), self._data(batch_size=2).loader(indices))
-        return torch.cat(cast(list[Tensor], batches))
+        mine = torch.cat(cast(list[Tensor], batches)).to(trainer.strategy.root_device)
+        return processes.gathered(mine, len(indices)).cpu()
 
     def _module(self, name: str, phase: ClassifyPhase | HashPhase) -> Classify | Hash:
         optimizer = build(f"phase.{name}.optimizer", phase.optimizer, partial=True)
@@ -177,19 +181,20 @@ class Training:
         if not self.seconds:
             callbacks.append(RichModelSummary(max_depth=2))
         trainer = self.trainer(callbacks=callbacks, logger=self.loggers, max_epochs=phase.epochs)
-        goes_on = unfinished.is_file()
+        goes_on = processes.agreed(unfinished.is_file())
         print(f"{name}: {phase.epochs} epochs" + (", from where it stopped" if goes_on else ""))
         if goes_on:
             self._check(unfinished, _read(unfinished), module)
         trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if goes_on else None)
-        unfinished.replace(finished)
+        if processes.is_first():
+            unfinished.replace(finished)
 
     def _features_of_all(self) -> Tensor:
         """One row for each image of the set; zeros where none is needed."""
-        needed = [self.split.train, self.split.validation]
-        features = torch.zeros(len(self.image_set), self.backbone.num_features)
-        for indices in needed:
-            features[torch.from_numpy(indices)] = self.features(indices)
+        needed = np.concatenate([self.split.train, self.split.validation])
+        found = self.features(needed)
+        features = found.new_zeros(len(self.image_set), self.backbone.num_features)
+        features[torch.from_numpy(needed)] = found
         return features
 
     def _load(self, path: Path, module: Classify | Hash, curves: Curves) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deephash import console, plots, tracking
+from deephash import console, plots, processes, tracking
 from deephash.config import Settings
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split, content_overlap
@@ -42,6 +42,7 @@ def record_of(
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": processes.count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "libraries": {
             name: version(name) for name in ("pytorch-lightning", "torchvision", "numpy", "numba")
@@ -67,11 +68,15 @@ def report(
     for part in ("query", "database"):
         indices = split.arrays()[part]
         words = head_codes(training.method, training.features(indices))
+        if not processes.is_first():
+            continue
         labels = image_set.labels.numpy()[indices]
         codes[part] = (words, labels)
         with written_whole(folder / "codes" / f"{part}.npz") as path:
             ids = image_set.ids[indices]
             np.savez(path, ids=ids, words=words, bits=settings.bits, labels=labels)
+    if not processes.is_first():
+        return
     ranking = evaluate_ranking(
         *codes["query"],
         *codes["database"],

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from deephash import console, tracking
+from deephash import console, processes, tracking
 from deephash.backbones import Standardized
 from deephash.config import Settings, build, check, checked
 from deephash.data.image_set import ImageSet, channel_statistics
@@ -48,23 +48,26 @@ def run(cfg: DictConfig) -> float:
 def _run(settings: Settings, folder: Path) -> float:
     began = time.perf_counter()
     image_set, split = _data(settings)
-    trainer_settings = _trainer_settings(settings.trainer)
-    _check_against_data(settings, image_set, split)
+    trainer, wanted = _trainer_settings(settings.trainer)
+    _check_against_data(settings, image_set, split, wanted)
     model = _model(settings, image_set, split)
     check_optimizers(settings.ordered_phases())
     check("logger", settings.logger)
-    _claim(folder, settings)
-    record = record_of(settings, image_set, split, trainer_settings)
-    write_json(folder / "record.json", record)
-    with written_whole(folder / "split.npz") as path:
-        ids = {name: image_set.ids[indices] for name, indices in split.arrays().items()}
-        np.savez_compressed(path, **ids)
+    with processes.together(trainer, wanted, folder):
+        return _train(settings, processes.agreed(folder), image_set, split, model, trainer, began)
 
-    name = f"{image_set.name}-{_short(settings.backbone)}-{_short(settings.method)}"
-    name = f"{name}-{settings.bits}bits-seed{settings.seed}"
-    config = settings.model_dump(mode="json")
-    logger = build("logger", settings.logger, folder, name, config)
-    loggers: list[Logger] = [logger] if logger else []
+
+def _train(
+    settings: Settings,
+    folder: Path,
+    image_set: ImageSet,
+    split: Split,
+    model: tuple[Standardized, Any],
+    trainer: dict[str, Any],
+    began: float,
+) -> float:
+    record = record_of(settings, image_set, split, trainer)
+    loggers = _begun(settings, folder, image_set, split, record) if processes.is_first() else []
     try:
         training = Training(
             backbone=model[0],
@@ -75,7 +78,7 @@ def _run(settings: Settings, folder: Path) -> float:
             augment=settings.augment,
             eval_batch_size=settings.evaluation.batch_size,
             seed=settings.seed,
-            trainer=_trainer_factory(trainer_settings, folder),
+            trainer=_trainer_factory(trainer, folder),
             loggers=loggers,
             folder=folder / "checkpoints",
             cache=settings.cache_dir,
@@ -100,12 +103,28 @@ def _run(settings: Settings, folder: Path) -> float:
     return last.get("val/map", last.get("val/accuracy", float("nan")))
 
 
+def _begun(
+    settings: Settings, folder: Path, image_set: ImageSet, split: Split, record: dict[str, Any]
+) -> list[Logger]:
+    """Claim the folder, write down what is known beforehand, and open the loggers."""
+    _claim(folder, settings)
+    write_json(folder / "record.json", record)
+    with written_whole(folder / "split.npz") as path:
+        ids = {name: image_set.ids[indices] for name, indices in split.arrays().items()}
+        np.savez_compressed(path, **ids)
+    name = f"{image_set.name}-{_short(settings.backbone)}-{_short(settings.method)}"
+    name = f"{name}-{settings.bits}bits-seed{settings.seed}"
+    config = settings.model_dump(mode="json")
+    logger = build("logger", settings.logger, folder, name, config)
+    return [logger] if logger else []
+
+
 def _run_folder(settings: Settings) -> Path:
     """Where this run writes: `run_dir`, or its own folder below it in a sweep."""
     folder = settings.run_dir
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if _in_a_sweep():
         folder = Path(HydraConfig.get().runtime.output_dir)
-    if (folder / CONFIG).exists():
+    if (folder / CONFIG).exists() and processes.is_first():
         raise UserError(
             f"run_dir={folder} already holds a run. Go on with it by resume={folder}, "
             "or name another run_dir."
@@ -158,13 +177,19 @@ def _data(settings: Settings) -> tuple[ImageSet, Split]:
     )
 
 
-def _check_against_data(settings: Settings, image_set: ImageSet, split: Split) -> None:
+def _check_against_data(settings: Settings, image_set: ImageSet, split: Split, wanted: int) -> None:
     """What can be wrong only once the images are known; told before anything is trained."""
     for k in settings.evaluation.ks:
         if k > len(split.database):
             raise UserError(
                 f"evaluation.ks={settings.evaluation.ks}: {k} is more than the "
                 f"{len(split.database)} images of the database. Lower it."
+            )
+    for name, phase in settings.ordered_phases().items():
+        if phase.batch_size < 2 * wanted or len(split.train) < 2 * wanted:
+            raise UserError(
+                f"phase.{name}.batch_size={phase.batch_size} over {len(split.train)} training "
+                f"images does not go round {wanted} processes. Raise it, or start fewer."
             )
     height, width = image_set.images.shape[2:]
     if settings.augment.translate >= min(height, width):
@@ -190,8 +215,8 @@ def _model(settings: Settings, image_set: ImageSet, split: Split) -> tuple[Stand
     return backbone, method
 
 
-def _trainer_settings(node: dict[str, Any]) -> dict[str, Any]:
-    """The trainer's settings with `precision: auto` resolved, tried once on this machine."""
+def _trainer_settings(node: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The trainer's settings with `precision: auto` resolved, tried once; how many processes."""
     if node.get("precision") == "auto":
         node = {**node, "precision": "bf16-mixed" if _has_bfloat16(node) else "32-true"}
     try:
@@ -205,12 +230,22 @@ def _trainer_settings(node: dict[str, Any]) -> dict[str, Any]:
             f"devices={node.get('devices')}, precision={node['precision']}). "
             "Without a GPU use trainer=cpu."
         ) from None
-    if trainer.world_size > 1:
+    wanted, started = trainer.world_size, processes.started_by_another()
+    if started > 1 and wanted != started:
         raise UserError(
-            f"trainer.devices={node.get('devices')}: a run uses one device; "
-            f"here they would be {trainer.world_size}. Use trainer.devices=1."
+            f"{started} processes were started, but trainer.devices={node.get('devices')} makes "
+            f"{wanted}. Use trainer=ddp or trainer=ddp_cpu, which take as many as were started."
         )
-    return node
+    if wanted > 1 and started == 1 and _in_a_sweep():
+        raise UserError(
+            f"-m with trainer.devices={node.get('devices')}: each of the {wanted} processes would "
+            "start the sweep anew. Start them by torchrun or Slurm, or use one device a run."
+        )
+    return node, wanted
+
+
+def _in_a_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _has_bfloat16(node: dict[str, Any]) -> bool:
@@ -230,6 +265,7 @@ def _trainer_factory(node: dict[str, Any], folder: Path) -> Any:
             node,
             default_root_dir=folder,
             enable_model_summary=False,
+            use_distributed_sampler=False,  # ours neither pads nor repeats
             enable_checkpointing=bool(kwargs["callbacks"]),
             enable_progress_bar=False if not sys.stdout.isatty() else None,
             num_sanity_val_steps=0,

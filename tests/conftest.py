@@ -2,6 +2,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -26,6 +27,21 @@ def options(group: str) -> list[str]:
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=["run_dir=runs/test", *overrides])
+
+
+def codes_of(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for part in ("query", "database"):
+        with np.load(folder / "codes" / f"{part}.npz") as file:
+            found |= {f"{part}_{key}": file[key] for key in file.files}
+    return found
+
+
+def assert_same_codes(one: Path, other: Path) -> None:
+    first, second = codes_of(one), codes_of(other)
+    assert first.keys() == second.keys()
+    for key, values in first.items():
+        np.testing.assert_array_equal(values, second[key], err_msg=key)
 
 
 @pytest.fixture

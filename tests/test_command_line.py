@@ -68,7 +68,6 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["phase.hash.optimizer.lr=-1"], ["phase.hash.optimizer", "-1"]),
         (["augment.translate=16"], ["augment.translate=16", "16 x 16"]),
         (["trainer=gpu"], ["trainer", "gpu", "trainer=cpu"]),
-        (["trainer.devices=2", "trainer=cpu"], ["trainer.devices=2"]),
         (["trainer.precision=17"], ["trainer", "17"]),
         (["dataset=cifar10", "data_dir=empty"], ["empty", "data_batch_1", "dataset=digits"]),
         (["dataset=digits", "backbone=lenet", "recipe=nothing"], ["recipe=nothing"]),

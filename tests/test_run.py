@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, ROOT
+from conftest import QUICK, ROOT, assert_same_codes, codes_of
 from omegaconf import DictConfig, OmegaConf
 
 from deephash.codes import unpack
@@ -27,21 +27,6 @@ def finished(compose_run: Compose, *overrides: str, folder: str = "run") -> Path
     cfg = compose_run(*overrides, folder=folder)
     run(cfg)
     return Path(cfg.run_dir)
-
-
-def codes_of(folder: Path) -> dict[str, np.ndarray]:
-    found = {}
-    for part in ("query", "database"):
-        with np.load(folder / "codes" / f"{part}.npz") as file:
-            found |= {f"{part}_{key}": file[key] for key in file.files}
-    return found
-
-
-def assert_same_codes(one: Path, other: Path) -> None:
-    first, second = codes_of(one), codes_of(other)
-    assert first.keys() == second.keys()
-    for key, values in first.items():
-        np.testing.assert_array_equal(values, second[key], err_msg=key)
 
 
 def printed_lines(output: str, phase: str) -> list[str]:

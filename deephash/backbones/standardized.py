@@ -32,10 +32,10 @@ class Standardized(nn.Module):
             self.backbone.whiten(self.standardized(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features float32 (n, num_features) of uint8 images (n, c, h, w)."""
-        standardized = self.standardized(images)
-        return self.backbone(standardized.contiguous(memory_format=torch.channels_last)).float()
+        """Features (n, num_features) of uint8 images (n, c, h, w), in the statistics' precision."""
+        standardized = self.standardized(images).contiguous(memory_format=torch.channels_last)
+        return self.backbone(standardized).to(self.mean)
 
     def standardized(self, images: Tensor) -> Tensor:
-        """The images with the channels' mean 0 and deviation 1, float32."""
+        """The images with the channels' mean 0 and deviation 1, in the statistics' precision."""
         return (images - self.mean) / self.std

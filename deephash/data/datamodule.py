@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from deephash import processes
 from deephash.data.augment import augmented
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split
@@ -16,10 +17,10 @@ from deephash.seeds import derived_seed
 
 
 class Batch(TypedDict):
-    """What a step sees."""
+    """What a step sees: n images, and in training the labels of the whole batch."""
 
     inputs: Tensor  # uint8 images (n, c, h, w), or features (n, d) extracted beforehand
-    labels: Tensor
+    labels: Tensor  # of these images; in training of those of all processes
     indices: Tensor  # int64 (n,), into the image set
 
 
@@ -29,8 +30,8 @@ class HashingData(pl.LightningDataModule):
     Args:
         image_set: images and labels.
         split: which of them are what.
-        batch_size: of training. Batches of an epoch differ by one image at most; none is dropped
-            or repeated.
+        batch_size: of training, over all processes. Batches of an epoch differ by one image at
+            most, and so do the processes' shares of one; none is dropped or repeated.
         eval_batch_size: of everything else.
         translate: pixels, see `augmented`.
         flip: see there.
@@ -72,15 +73,15 @@ class HashingData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches of the training images, in an order that depends on seed and epoch."""
         batches = ShuffledBatches(self.split.train, self.batch_size, self.seed)
-        return DataLoader(self.source, sampler=batches, batch_size=None)
+        return DataLoader(Shares(self.source), sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> list[DataLoader]:
         """The validation images, then the database that they are ranked against."""
         return [self.loader(self.split.validation), self.loader(self.split.validation_database)]
 
     def loader(self, indices: np.ndarray) -> DataLoader:
-        """Batches of these images, in order."""
-        batches = list(torch.from_numpy(indices).split(self.eval_batch_size))
+        """Batches of this process's share of these images, in order."""
+        batches = list(processes.share(torch.from_numpy(indices)).split(self.eval_batch_size))
         return DataLoader(self.source, sampler=batches, batch_size=None)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -113,6 +114,17 @@ class InMemory(Dataset):
     def __getitem__(self, indices: Tensor) -> Batch:
         indices = indices.to(self.inputs.device)
         return {"inputs": self.inputs[indices], "labels": self.labels[indices], "indices": indices}
+
+
+class Shares(Dataset):
+    """Of each batch this process's share, and the labels of all of it."""
+
+    def __init__(self, source: InMemory) -> None:
+        self.source = source
+
+    def __getitem__(self, indices: Tensor) -> Batch:
+        labels = self.source.labels[indices.to(self.source.labels.device)]
+        return {**self.source[processes.share(indices)], "labels": labels}
 
 
 class ShuffledBatches(Sampler[Tensor]):

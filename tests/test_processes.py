@@ -1,0 +1,144 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, assert_same_codes, options
+
+PLAIN = [
+    "backbone=plain",  # a user's own
+    "trainer.precision=64-true",
+    "phase.pretrain.epochs=2",  # 14 steps each
+    "phase.init.epochs=2",
+    "phase.hash.epochs=2",
+    "phase.pretrain.batch_size=99",  # by two or four it leaves a rest
+    "bits=16",
+    "logger=csv",
+]
+
+
+def started(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """`train.py` at work, with the net above at hand."""
+    (folder.parent / "backbone").mkdir(exist_ok=True)
+    (folder.parent / "backbone" / "plain.yaml").write_text("_target_: plain_backbone.Plain")
+    own = [f"cache_dir={folder}-cache", f"hydra.searchpath=[file://{folder.parent}]"]
+    return subprocess.Popen(
+        [*(launcher or [sys.executable]), str(ROOT / "train.py"), *overrides, *own],
+        cwd=folder.parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def trained(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> Path:
+    """The folder of a finished run of `train.py`."""
+    process = started(folder, *overrides, f"run_dir={folder}", launcher=launcher)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return folder
+
+
+def children(process: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+def is_gone(process: int) -> bool:
+    """Soon at least; one that nobody has waited for is a zombie."""
+    status = Path(f"/proc/{process}/status")
+    for _ in range(100):
+        if not status.exists() or "zombie" in status.read_text():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def assert_same_training(one: Path, other: Path, within: float = 1e-11) -> None:
+    for phase in ("pretrain", "init", "hash"):
+        states = [
+            torch.load(folder / "checkpoints" / f"{phase}.ckpt", weights_only=True)["state_dict"]
+            for folder in (one, other)
+        ]
+        assert states[0].keys() == states[1].keys()
+        for name, value in states[0].items():
+            torch.testing.assert_close(states[1][name], value, rtol=0, atol=within, msg=name)
+    assert_same_codes(one, other)
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, other)]
+    assert figures[0]["test"] == figures[1]["test"]
+    assert figures[0]["validation"] == pytest.approx(figures[1]["validation"], abs=1e-9)
+
+
+@pytest.mark.parametrize("method", options("method"))
+def test_two_and_four_processes_train_and_measure_what_one_does(
+    method: str, tmp_path: Path
+) -> None:
+    overrides = [*PLAIN, f"method={method}"]
+    alone = trained(tmp_path / "alone", "trainer=cpu", *overrides)
+    for count in (2, 4):
+        devices = ["trainer=ddp_cpu", f"trainer.devices={count}"]
+        many = trained(tmp_path / f"{count}", *devices, *overrides)
+        record = json.loads((many / "record.json").read_text())
+        assert record["processes"] == count
+        assert record["images"]["database"] % count
+        assert_same_training(alone, many)
+
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def test_torchrun_starts_as_many_as_it_was_told(tmp_path: Path) -> None:
+    by_torchrun = trained(tmp_path / "torchrun", "trainer=ddp_cpu", *PLAIN, launcher=TORCHRUN)
+    record = json.loads((by_torchrun / "record.json").read_text())
+    assert record["processes"] == 2
+    assert_same_training(trained(tmp_path / "alone", "trainer=cpu", *PLAIN), by_torchrun)
+
+
+@pytest.mark.parametrize("lost", ["first", "other"])
+def test_a_lost_process_ends_the_run_and_another_number_goes_on(lost: str, tmp_path: Path) -> None:
+    longer = [*PLAIN, "phase.hash.epochs=20"]
+    uninterrupted = trained(tmp_path / "uninterrupted", "trainer=cpu", *longer)
+    folder = tmp_path / "lost"
+    process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("hash 2/20"):
+            break
+    (child,) = children(process.pid)
+    os.kill(process.pid if lost == "first" else child, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert errors.count(f"python train.py resume={folder}") == 1, errors
+    assert "Traceback" not in errors
+    assert is_gone(child)
+    assert not list(folder.rglob("*.part*"))
+    assert not (folder / "metrics.json").exists()
+    three = ["trainer=ddp_cpu", "trainer.devices=3", "trainer.precision=64-true"]
+    trained_on = started(folder, *three, f"resume={folder}")
+    _, errors = trained_on.communicate(timeout=300)
+    assert trained_on.returncode == 0, errors
+    # Lightning restores a checkpoint in float32 before it makes the model float64.
+    assert_same_training(uninterrupted, folder, within=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "arguments", "told"),
+    [
+        (TORCHRUN, ["trainer=cpu"], "2 processes were started, but trainer.devices=1"),
+        ((), ["-m", "trainer=ddp_cpu", "bits=8,16"], "would start the sweep anew"),
+        ((), ["trainer=ddp_cpu", "phase.hash.batch_size=3"], "does not go round 2 processes"),
+    ],
+    ids=["single device under torchrun", "sweep", "batch too small"],
+)
+def test_what_cannot_be_is_refused(
+    launcher: tuple[str, ...], arguments: list[str], told: str, tmp_path: Path
+) -> None:
+    process = started(tmp_path / "run", *arguments, *PLAIN, launcher=launcher)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert errors.count(told) == 1, errors
