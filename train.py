@@ -4,14 +4,15 @@ import hydra
 from omegaconf import DictConfig
 
 from deephash.command_line import command_line
-from deephash.run import run
+from deephash.run import in_a_sweep, run
+from deephash.sweep import one_of_many
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float:
     """Run what `cfg` says; return the validation mAP, the objective of sweepers."""
     with command_line():
-        return run(cfg)
+        return one_of_many(cfg) if in_a_sweep() else run(cfg)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from deephash.processes import is_first, speaks
 WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1" and is_first()
 
 
+LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}  # Hydra's name, ours
+
+
 @contextmanager
 def command_line() -> Iterator[None]:
     """Around a `@hydra.main`: a user's mistake ends in its sentence and exit code 2, no trace.
@@ -45,6 +48,9 @@ def _explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and name in LAUNCHERS:
+            extra = LAUNCHERS[name]
+            return f"launcher={extra} needs a package: pip install 'deephash[{extra}]'"
         return f"{group}={name}: there is no {group} '{name}'. {did_you_mean(name, error.options)}"
     unknown = re.match(r"Could not override '(.+?)'", str(error))
     if isinstance(error, ConfigCompositionException) and unknown:

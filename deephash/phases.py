@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import (
     Callback,
     ModelCheckpoint,
@@ -96,31 +98,50 @@ class Training:
             determined_by = _digest([determined_by, phase.model_dump()])
             pl.seed_everything(derived_seed(self.seed, name), verbose=False)
             module = self._module(name, phase)
-            finished = self.folder / f"{name}.ckpt"
-            cached = self.cache / f"{name}-{determined_by[:16]}.ckpt"
-            shared = isinstance(phase, ClassifyPhase)
             curves = Curves(name, first_step=int(self.rows[-1]["step"]) if self.rows else 0)
-            known = processes.agreed(finished.is_file())
-            if shared and processes.agreed(not known and cached.is_file()):
-                print(f"{name}: found finished in {cached}")
-                checkpoint = self._load(cached, module, curves)
-                replay(curves.rows, self.loggers)
-                curves.of_another_run()
-                checkpoint["callbacks"][curves.state_key] = curves.state_dict()
-                if processes.is_first():
-                    with written_whole(finished) as part:
-                        torch.save(checkpoint, part)
-            elif known:
-                self._load(finished, module, curves)
-                replay(curves.rows, rewriting(self.loggers) if self.resumed else self.loggers)
+            if isinstance(phase, ClassifyPhase):
+                cached = self.cache / f"{name}-{determined_by[:16]}.ckpt"
+                with _one_run_at_a_time(cached):
+                    self._pretrained(name, phase, module, curves, cached)
             else:
-                self._fit(name, phase, module, curves, finished)
-                if shared and processes.is_first():
-                    _copy(finished, cached)
+                self._trained(name, phase, module, curves)
             self.rows += curves.rows
             self.seconds[name] = curves.earlier_seconds + time.perf_counter() - began
             self.earlier_seconds += curves.earlier_seconds
             self.found_seconds += curves.found_seconds
+
+    def _pretrained(
+        self, name: str, phase: ClassifyPhase, module: Classify | Hash, curves: Curves, cached: Path
+    ) -> None:
+        """Train, or take over what another run trained."""
+        finished = self._finished(name)
+        if processes.agreed(finished.is_file() or not cached.is_file()):
+            self._trained(name, phase, module, curves)
+            if processes.is_first() and not cached.is_file():
+                _copy(finished, cached)
+            return
+        print(f"{name}: found finished in {cached}")
+        checkpoint = self._load(cached, module, curves)
+        replay(curves.rows, self.loggers)
+        curves.of_another_run()
+        checkpoint["callbacks"][curves.state_key] = curves.state_dict()
+        if processes.is_first():
+            with written_whole(finished) as part:
+                torch.save(checkpoint, part)
+
+    def _trained(
+        self, name: str, phase: ClassifyPhase | HashPhase, module: Classify | Hash, curves: Curves
+    ) -> None:
+        """Train, unless this run has."""
+        if processes.agreed(self._finished(name).is_file()):
+            self._load(self._finished(name), module, curves)
+            replay(curves.rows, rewriting(self.loggers) if self.resumed else self.loggers)
+        else:
+            self._fit(name, phase, module, curves)
+
+    def _finished(self, name: str) -> Path:
+        """The checkpoint of a finished phase."""
+        return self.folder / f"{name}.ckpt"
 
     def features(self, indices: np.ndarray) -> Tensor:
         """Features, float32 (n, num_features) on the CPU, of these images, not augmented."""
@@ -161,11 +182,10 @@ class Training:
         phase: ClassifyPhase | HashPhase,
         module: Classify | Hash,
         curves: Curves,
-        finished: Path,
     ) -> None:
         features = self._features_of_all() if phase.trains == "head" else None
         data = self._data(phase.batch_size, features, name)
-        unfinished = finished.with_suffix(".unfinished.ckpt")
+        unfinished = self._finished(name).with_suffix(".unfinished.ckpt")
         saving = ModelCheckpoint(
             dirpath=unfinished.parent,
             filename=unfinished.stem,
@@ -187,7 +207,7 @@ class Training:
             self._check(unfinished, _read(unfinished), module)
         trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if goes_on else None)
         if processes.is_first():
-            unfinished.replace(finished)
+            unfinished.replace(self._finished(name))
 
     def _features_of_all(self) -> Tensor:
         """One row for each image of the set; zeros where none is needed."""
@@ -214,6 +234,29 @@ class Training:
                     f"{path} is a checkpoint of another model: its {key} is {found.get(key)}, "
                     f"this run's is {wanted}. Start a run of its own, or remove the file."
                 )
+
+
+@contextmanager
+def _one_run_at_a_time(cached: Path) -> Iterator[None]:
+    """Of runs that share a pre-training and begin at once, one trains and the others wait."""
+    if not processes.is_first():
+        yield
+        return
+    lock = FileLock(cached.with_suffix(".lock"))
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for {cached}, which another run trains")
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"cache_dir={cached.parent} cannot be written to ({error.strerror}). Name another."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_optimizers(phases: Mapping[str, ClassifyPhase | HashPhase]) -> None:

@@ -1,6 +1,6 @@
 """Pictures of a run: curves, precision-recall, bit balance, queries with their nearest images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,25 @@ def precision_recall(ranking: Ranking) -> Figure:
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.set_title("by Hamming radius, mean over queries", fontsize=9)
     axes.grid(alpha=0.3)
+    return figure
+
+
+def map_over_bits(lines: Mapping[str, Mapping[int, tuple[float, float]]]) -> Figure:
+    """The mAP over code length.
+
+    Args:
+        lines: by label, mean and deviation by code length.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for label, points in lines.items():
+        means, deviations = zip(*points.values(), strict=True)
+        axes.errorbar(list(points), means, deviations, fmt="o-", capsize=3, label=label)
+    axes.set(xlabel="bits", ylabel="test mAP, mean and deviation over seeds")
+    axes.set_xticks(sorted({bits for points in lines.values() for bits in points}))
+    axes.grid(alpha=0.3)
+    if any(lines):
+        axes.legend()
     return figure
 
 

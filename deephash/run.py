@@ -1,7 +1,9 @@
 """One run: build what the configuration names, train, encode, evaluate, report."""
 
+import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,13 +26,17 @@ from deephash.phases import Training, check_optimizers
 from deephash.report import record_of, report
 from deephash.seeds import derived_seed
 
-CONFIG = "config.yaml"
+CONFIG, FIGURES = "config.yaml", "metrics.json"
 IMAGES_FITTED = 1000  # enough for the statistics of a first layer
 MAY_CHANGE_ON_RESUME = ("trainer", "logger", "data_dir", "cache_dir", "resume", "run_dir")
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig, folder: Path | None = None) -> float:
     """Train and evaluate what `cfg` says; all that it leaves lies in the run's folder.
+
+    Args:
+        cfg: of `conf/`, composed.
+        folder: of a sweep's run, in place of `run_dir`; the run that it holds is gone on with.
 
     Returns:
         mAP of the validation images after the last phase (their accuracy, if that only classifies).
@@ -40,7 +46,12 @@ def run(cfg: DictConfig) -> float:
     """
     with console.quiet_libraries():
         settings = _resumed(cfg) if cfg.get("resume") else checked(cfg)
-        folder = settings.resume or _run_folder(settings)
+        if folder and (folder / CONFIG).is_file():
+            settings = _gone_on_with(settings, folder)
+            if (folder / FIGURES).is_file():
+                print(f"{folder.name}: found finished")
+                return _objective(json.loads((folder / FIGURES).read_text())["validation"])
+        folder = settings.resume or folder or _run_folder(settings)
         with console.interruptible(folder / CONFIG):
             return _run(settings, folder)
 
@@ -99,8 +110,11 @@ def _train(
         tracking.finish(loggers, succeeded=False)
         raise
     tracking.finish(loggers, succeeded=True)
-    last = training.rows[-1]
-    return last.get("val/map", last.get("val/accuracy", float("nan")))
+    return _objective(training.rows[-1])
+
+
+def _objective(figures: Mapping[str, float]) -> float:
+    return figures.get("val/map", figures.get("val/accuracy", float("nan")))
 
 
 def _begun(
@@ -115,15 +129,14 @@ def _begun(
     name = f"{image_set.name}-{_short(settings.backbone)}-{_short(settings.method)}"
     name = f"{name}-{settings.bits}bits-seed{settings.seed}"
     config = settings.model_dump(mode="json")
-    logger = build("logger", settings.logger, folder, name, config)
+    sweep = "/".join(folder.absolute().parent.parts[-2:]) if in_a_sweep() else None
+    logger = build("logger", settings.logger, folder, name, config, sweep)
     return [logger] if logger else []
 
 
 def _run_folder(settings: Settings) -> Path:
-    """Where this run writes: `run_dir`, or its own folder below it in a sweep."""
+    """Where this run writes: `run_dir`, which must not hold a run."""
     folder = settings.run_dir
-    if _in_a_sweep():
-        folder = Path(HydraConfig.get().runtime.output_dir)
     if (folder / CONFIG).exists() and processes.is_first():
         raise UserError(
             f"run_dir={folder} already holds a run. Go on with it by resume={folder}, "
@@ -163,6 +176,22 @@ def _resumed(cfg: DictConfig) -> Settings:
         saved[group] = cfg[group]
     saved.resume = str(folder)
     return checked(saved)
+
+
+def _gone_on_with(settings: Settings, folder: Path) -> Settings:
+    """These settings, for the run that `folder` holds.
+
+    Raises:
+        UserError: that run has others.
+    """
+    saved = checked(cast(DictConfig, OmegaConf.load(folder / CONFIG))).model_dump()
+    for name, value in settings.model_dump().items():
+        if name not in MAY_CHANGE_ON_RESUME and saved[name] != value:
+            raise UserError(
+                f"{folder} holds a run with {name}={saved[name]}, this one has {name}={value}. "
+                "Name another run_dir."
+            )
+    return settings.model_copy(update={"resume": folder})
 
 
 def _data(settings: Settings) -> tuple[ImageSet, Split]:
@@ -236,7 +265,7 @@ def _trainer_settings(node: dict[str, Any]) -> tuple[dict[str, Any], int]:
             f"{started} processes were started, but trainer.devices={node.get('devices')} makes "
             f"{wanted}. Use trainer=ddp or trainer=ddp_cpu, which take as many as were started."
         )
-    if wanted > 1 and started == 1 and _in_a_sweep():
+    if wanted > 1 and started == 1 and in_a_sweep():
         raise UserError(
             f"-m with trainer.devices={node.get('devices')}: each of the {wanted} processes would "
             "start the sweep anew. Start them by torchrun or Slurm, or use one device a run."
@@ -244,7 +273,8 @@ def _trainer_settings(node: dict[str, Any]) -> tuple[dict[str, Any], int]:
     return node, wanted
 
 
-def _in_a_sweep() -> bool:
+def in_a_sweep() -> bool:
+    """Whether Hydra runs one of many jobs."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 

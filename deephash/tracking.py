@@ -16,21 +16,22 @@ from deephash.errors import UserError
 from deephash.files import written_whole
 
 
-def csv_logger(run_dir: Path, name: str, config: dict[str, Any]) -> CurvesFile:
+def csv_logger(run_dir: Path, name: str, config: dict[str, Any], sweep: str | None) -> CurvesFile:
     """`curves.csv` in the run's folder."""
-    del name, config
+    del name, config, sweep
     return CurvesFile(run_dir / "curves.csv")
 
 
-def no_logger(run_dir: Path, name: str, config: dict[str, Any]) -> None:
+def no_logger(run_dir: Path, name: str, config: dict[str, Any], sweep: str | None) -> None:
     """No logger."""
-    del run_dir, name, config
+    del run_dir, name, config, sweep
 
 
 def wandb_logger(
     run_dir: Path,
     name: str,
     config: dict[str, Any],
+    sweep: str | None,
     *,
     project: str,
     mode: Literal["online", "offline"] | None,
@@ -42,10 +43,11 @@ def wandb_logger(
         run_dir: of the run; its W&B files lie in `wandb/` below it.
         name: shown in W&B.
         config: all settings.
+        sweep: which the run is one of; the group of its runs in W&B.
         project: in W&B.
         mode: None: the environment's WANDB_MODE, else online where an API key is known, else
             offline. Nothing ever asks for one.
-        group: in W&B.
+        group: in W&B; None: the sweep's.
     """
     known = run_dir / "wandb" / "deephash-run-id"
     run_id = known.read_text() if known.is_file() else secrets.token_hex(4)
@@ -57,7 +59,7 @@ def wandb_logger(
             dir=run_dir,
             name=name,
             project=project,
-            group=group,
+            group=group or sweep,
             config=config,
             mode=chosen,  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True),
