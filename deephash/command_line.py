@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +29,18 @@ LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}  # Hyd
 def command_line() -> Iterator[None]:
     """Around a `@hydra.main`: a user's mistake ends in its sentence and exit code 2, no trace.
 
+    Ctrl-C ends in exit code 130.
+
     Hydra hides its exceptions unless HYDRA_FULL_ERROR is set, so it is set here; where the user
     has set it, the whole trace is shown.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if WANTS_TRACE:
             raise

@@ -91,8 +91,10 @@ def together(trainer: dict[str, Any], wanted: int, folder: Path) -> Iterator[Non
             ) from None
         raise
     finally:
-        for child in children:
-            child.terminate()
+        for child in children:  # they write nothing, so nothing is left half-written
+            child.kill()
+            child.wait()
+        children.clear()  # what Lightning's observer looks at, which would kill this process too
 
 
 def agreed(value: Value) -> Value:

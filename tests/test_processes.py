@@ -142,3 +142,28 @@ def test_what_cannot_be_is_refused(
     _, errors = process.communicate(timeout=100)
     assert process.returncode != 0
     assert errors.count(told) == 1, errors
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["to all", "to the first"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes_and_leaves_a_run_to_go_on_with(
+    sent: signal.Signals, to_all: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stopped"
+    longer = [*PLAIN, "phase.hash.epochs=500"]
+    process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("hash 2/500"):
+            break
+    (child,) = children(process.pid)
+    if to_all:
+        os.kill(child, sent)
+    os.kill(process.pid, sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.count(f"python train.py resume={folder}") == 1, errors
+    assert "Traceback" not in errors
+    assert is_gone(child)
+    assert not list(folder.rglob("*.part*"))
+    assert (folder / "checkpoints" / "hash.unfinished.ckpt").is_file()

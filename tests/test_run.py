@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -267,6 +268,30 @@ def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert (folder / "checkpoints" / "pretrain.unfinished.ckpt").is_file()
     assert not list(folder.rglob("*.part*"))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1, 2, 3, 4.5, 6])
+def test_ctrl_c_at_any_moment_leaves_no_trace(seconds: float, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "train.py",
+            "phase.hash.epochs=1000",
+            f"run_dir={tmp_path / 'run'}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "WANDB_MODE": "offline"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 def test_a_folder_that_holds_a_run_is_not_touched(compose_run: Compose) -> None:
