@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from deephash.errors import UserError
 
 
@@ -14,16 +16,23 @@ def found_or_downloaded(
     Raises:
         UserError: a file is missing and cannot be had.
     """
-    missing = [file for file in files if not (folder / file).is_file()]
-    if not missing:
+
+    def missing() -> list[str]:
+        return [file for file in files if not (folder / file).is_file()]
+
+    if not missing():
         return
-    print(f"dataset={name}: {folder} lacks {', '.join(missing)}; downloading.")
+    lacking = ", ".join(missing())
     try:
-        download()
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".download.lock"):  # other runs and processes may want them as well
+            if missing():
+                print(f"dataset={name}: {folder} lacks {lacking}; downloading.")
+                download()
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"dataset={name}: {', '.join(missing)} not found in {folder}, and the download failed "
+            f"dataset={name}: {lacking} not found in {folder}, and the download failed "
             f"({reason}). Put the files there, name their folder with data_dir=..., "
             "or use dataset=digits, which needs no download."
         ) from None

@@ -1,7 +1,9 @@
 """Files of MNIST and CIFAR-10: used where they lie; missing, truncated and altered ones told."""
 
 import struct
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from deephash.data.cifar10 import MD5, cifar10
+from deephash.data.download import found_or_downloaded
 from deephash.data.mnist import FILES, mnist
 from deephash.errors import UserError
 
@@ -104,3 +107,18 @@ def test_real_mnist_and_cifar10_are_the_published_ones(data_dir: Path) -> None:
     ):
         labels = image_set.labels[torch.from_numpy(image_set.is_test)]
         assert torch.bincount(labels).tolist() == expected
+
+
+def test_of_runs_that_begin_at_once_one_downloads(tmp_path: Path) -> None:
+    downloads = []
+
+    def download() -> None:
+        downloads.append(1)
+        time.sleep(0.5)
+        (tmp_path / "images").write_text("")
+
+    arguments = "some", tmp_path, ["images"], download
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(found_or_downloaded, *arguments) for _ in range(3)]:
+            done.result()
+    assert downloads == [1]
