@@ -1,7 +1,8 @@
 """The joint approach of Mu & Liu: an exponentiated loss on code products, smoothly approximated."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from deephash.methods.base import HashBatch, Method, shares_label
 
-BITS_AT_ONCE = 8  # bounds the memory of the loss to O(n^2 * BITS_AT_ONCE), whatever the code length
+BITS_AT_ONCE = 8  # bound the memory of the loss: 512 MB for each of its intermediate values,
+PAIRS_AT_ONCE = 2**24  # however long the codes and large the batch
 
 
 class Joint(Method):
@@ -65,64 +67,101 @@ class Joint(Method):
         return self.head(features)
 
     def loss(self, batch: HashBatch) -> dict[str, Tensor]:
-        alike = shares_label(batch.labels, batch.labels)
-        losses = pair_losses(batch.logits, alike, surrogate=self.surrogate, tau=self.tau)
-        return {"loss": mean_over_pairs(losses, alike, balanced=self.balanced)}
+        count = len(batch.logits)
+        parts = torch.arange(count).split(max(1, PAIRS_AT_ONCE // count))
+        if len(parts) == 1:
+            sums = self._sums(batch, parts[0])
+        else:
+            sums = sum(_recomputed(self._sums, batch, rows) for rows in parts)  # type: ignore
+        return {"loss": mean_over_pairs(sums, balanced=self.balanced)}
+
+    def _sums(self, batch: HashBatch, rows: Tensor) -> Tensor:
+        """`sums_over_pairs` of these rows with all."""
+        rows = rows.to(batch.logits.device)
+        alike = shares_label(batch.labels[rows], batch.labels)
+        distinct = torch.ones_like(alike)
+        distinct[torch.arange(len(rows), device=rows.device), rows] = False
+        losses = pair_losses(
+            batch.logits[rows], batch.logits, alike, surrogate=self.surrogate, tau=self.tau
+        )
+        return sums_over_pairs(losses, alike, distinct)
 
 
 def pair_losses(
-    logits: Tensor, alike: Tensor, *, surrogate: Literal["bilinear", "factored"], tau: float
+    logits: Tensor,
+    others: Tensor,
+    alike: Tensor,
+    *,
+    surrogate: Literal["bilinear", "factored"],
+    tau: float,
 ) -> Tensor:
     """The smooth loss of each pair, divided by cosh(tau/K)^K.
 
-    O(n^2 * bits) time; O(n^2) memory, forward and backward: each slice of bits is recomputed in the
-    backward pass.
+    O(n * m * bits) time; O(n * m) memory, forward and backward: each slice of bits is recomputed in
+    the backward pass.
 
     Args:
         logits: (n, bits), float32 or float64.
-        alike: bool (n, n), which pairs are similar.
+        others: (m, bits), likewise.
+        alike: bool (n, m), which pairs are similar.
         surrogate: "bilinear" or "factored".
         tau: sharpness of the exponential.
 
     Returns:
-        (n, n), in [0, 2^bits].
+        (n, m), in [0, 2^bits].
     """
     bits = logits.shape[1]
     sharpness = tau / bits
     sign = torch.where(alike, 1.0, -1.0).to(logits.dtype)
     log_loss = torch.zeros_like(sign)
     part = _log_factored if surrogate == "factored" else _log_bilinear
-    for some in logits.split(BITS_AT_ONCE, dim=1):
-        log_loss = log_loss + checkpoint(
-            part, some, sign, sharpness, use_reentrant=False, preserve_rng_state=False
-        )
+    slices = zip(*(side.split(BITS_AT_ONCE, dim=1) for side in (logits, others)), strict=True)
+    for one, other in slices:
+        log_loss = log_loss + _recomputed(part, one, other, sign, sharpness)
     return log_loss.exp()
 
 
-def _log_factored(logits: Tensor, sign: Tensor, sharpness: float) -> Tensor:
+def _recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """Its value; in the backward pass it is called again, and nothing of its inside is kept."""
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def _log_factored(logits: Tensor, others: Tensor, sign: Tensor, sharpness: float) -> Tensor:
     # log[(cosh a - Y sinh a x) / cosh a] = log[(1 - t) + t (1 - Y x)] with t = tanh a. Written with
     # 1 - t, it stays finite where t and x round to 1; the floor keeps it so in float32.
     one_minus_t = max(2 / (math.exp(min(2 * sharpness, 700)) + 1), 1e-30)
-    relaxed = torch.tanh(logits / 2)
-    product = relaxed[:, None, :] * relaxed[None, :, :]
+    product = torch.tanh(logits / 2)[:, None, :] * torch.tanh(others / 2)[None, :, :]
     return torch.log(one_minus_t + (1 - one_minus_t) * (1 - sign[:, :, None] * product)).sum(dim=2)
 
 
-def _log_bilinear(logits: Tensor, sign: Tensor, sharpness: float) -> Tensor:
+def _log_bilinear(logits: Tensor, others: Tensor, sign: Tensor, sharpness: float) -> Tensor:
     # log cosh a = a + log(1 + exp(-2a)) - log 2, without overflow.
     log_cosh = sharpness + math.log1p(math.exp(-2 * sharpness)) - math.log(2)
-    product = torch.tanh(logits[:, None, :] * logits[None, :, :] / 2)
+    product = torch.tanh(logits[:, None, :] * others[None, :, :] / 2)
     return -sharpness * sign * product.sum(dim=2) - log_cosh * logits.shape[1]
 
 
-def mean_over_pairs(losses: Tensor, alike: Tensor, *, balanced: bool) -> Tensor:
-    """Mean over the pairs i != j; `balanced`: half the mean of the similar, half of the dissimilar.
+def sums_over_pairs(losses: Tensor, alike: Tensor, distinct: Tensor) -> Tensor:
+    """Of the similar, then of the dissimilar pairs the sum of the losses and the number: (2, 2).
+
+    Args:
+        losses: (n, m).
+        alike: bool (n, m), which pairs are similar.
+        distinct: bool (n, m), which pairs are two items.
+    """
+    kinds = alike & distinct, ~alike & distinct
+    return torch.stack([torch.stack([(losses * kind).sum(), kind.sum()]) for kind in kinds])
+
+
+def mean_over_pairs(sums: Tensor, *, balanced: bool) -> Tensor:
+    """Mean over the pairs; `balanced`: half the mean of the similar, half of the dissimilar.
 
     A batch without similar (or without dissimilar) pairs counts that mean as 0.
+
+    Args:
+        sums: of `sums_over_pairs`.
+        balanced: see above.
     """
-    distinct = ~torch.eye(len(alike), dtype=torch.bool, device=alike.device)
     if not balanced:
-        return (losses * distinct).sum() / distinct.sum().clamp(min=1)
-    kinds = alike & distinct, ~alike & distinct
-    halves = [(losses * pairs).sum() / pairs.sum().clamp(min=1) for pairs in kinds]
-    return (halves[0] + halves[1]) / 2
+        sums = sums.sum(dim=0, keepdim=True)
+    return (sums[:, 0] / sums[:, 1].clamp(min=1)).mean()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from deephash.methods import joint
 from deephash.methods.base import HashBatch
-from deephash.methods.joint import Joint, mean_over_pairs, pair_losses
+from deephash.methods.joint import Joint, pair_losses
 
 SURROGATES = ["factored", "bilinear"]
 
@@ -25,7 +26,11 @@ def naive_pair(u: list[float], v: list[float], y: int, tau: float, surrogate: st
 @pytest.mark.parametrize("surrogate", SURROGATES)
 @pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("bits", [3, 12, 19])
-def test_equals_naive_double_loop(surrogate: str, balanced: bool, bits: int) -> None:
+@pytest.mark.parametrize("pairs", [joint.PAIRS_AT_ONCE, 14])  # all, or two rows at a time
+def test_equals_naive_double_loop(
+    surrogate: str, balanced: bool, bits: int, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint, "PAIRS_AT_ONCE", pairs)
     torch.manual_seed(0)
     n, tau = 7, 5.0
     logits = torch.randn(n, bits, dtype=torch.float64) * 2
@@ -48,7 +53,11 @@ def test_equals_naive_double_loop(surrogate: str, balanced: bool, bits: int) -> 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
 @pytest.mark.parametrize("balanced", [True, False])
-def test_gradient_equals_finite_differences(surrogate: str, balanced: bool) -> None:
+@pytest.mark.parametrize("pairs", [joint.PAIRS_AT_ONCE, 14])
+def test_gradient_equals_finite_differences(
+    surrogate: str, balanced: bool, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint, "PAIRS_AT_ONCE", pairs)
     torch.manual_seed(1)
     logits = torch.randn(6, 11, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 1, 1, 0, 2, 0])
@@ -65,7 +74,7 @@ def test_is_the_exponentiated_loss_on_codes(surrogate: str) -> None:
     tau = 4.0
     inner = codes @ codes.T / 12
     expected = torch.exp(-tau * torch.where(alike, inner, -inner))
-    found = pair_losses(codes * 100, alike, surrogate=surrogate, tau=tau)
+    found = pair_losses(codes * 100, codes * 100, alike, surrogate=surrogate, tau=tau)
     torch.testing.assert_close(found * math.cosh(tau / 12) ** 12, expected)
 
 
@@ -85,26 +94,33 @@ def test_is_finite_at_any_sharpness(surrogate: str, tau: float, scale: float, bi
 
 
 def test_zero_logits_have_loss_one() -> None:
-    losses = pair_losses(torch.zeros(3, 20), torch.eye(3) > 0, surrogate="factored", tau=9.0)
+    zeros = torch.zeros(3, 20)
+    losses = pair_losses(zeros, zeros, torch.eye(3) > 0, surrogate="factored", tau=9.0)
     torch.testing.assert_close(losses, torch.ones(3, 3))
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
-def test_memory_does_not_grow_with_bits(surrogate: str) -> None:
-    def saved_for_backward(bits: int) -> int:
+def test_memory_grows_with_the_batch_and_the_pairs_at_once(
+    surrogate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def saved_for_backward(n: int, bits: int) -> int:
         sizes: dict[int, int] = {}
 
-        def pack(tensor: Tensor) -> Tensor:
+        def keep(tensor: Tensor) -> Tensor:
             sizes[tensor.untyped_storage().data_ptr()] = tensor.numel()
             return tensor
 
-        logits = torch.randn(50, bits, requires_grad=True)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            kept = pair_losses(logits, torch.eye(50) > 0, surrogate=surrogate, tau=2.0)
-        return sum(sizes.values()) + kept.numel()
+        logits = torch.randn(n, bits, requires_grad=True)
+        method = Joint(4, bits, 3, surrogate=surrogate, tau=2.0, balanced=True)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            kept = method.loss(HashBatch(logits, torch.arange(n) % 3))["loss"]
+        assert kept.requires_grad
+        return sum(sizes.values())
 
     one_pair_matrix = 50 * 50
-    assert saved_for_backward(128) - saved_for_backward(8) <= 3 * one_pair_matrix
+    assert saved_for_backward(50, 128) - saved_for_backward(50, 8) <= 3 * one_pair_matrix
+    monkeypatch.setattr(joint, "PAIRS_AT_ONCE", one_pair_matrix)
+    assert saved_for_backward(500, 8) <= one_pair_matrix + 500 * 8 * 4
 
 
 def test_multi_label_pairs_are_similar_when_they_share_one() -> None:
@@ -121,8 +137,14 @@ def test_multi_label_pairs_are_similar_when_they_share_one() -> None:
 
 
 def test_a_batch_without_similar_pairs_counts_them_as_zero() -> None:
-    losses = torch.full((3, 3), 5.0)
-    assert mean_over_pairs(losses, torch.eye(3) > 0, balanced=True).item() == 2.5
+    logits = torch.randn(3, 5, dtype=torch.float64)
+    others = [
+        naive_pair(logits[i].tolist(), logits[j].tolist(), -1, 2.0, "factored")
+        for i in range(3) for j in range(3) if i != j
+    ]  # fmt: skip
+    method = Joint(4, 5, 3, surrogate="factored", tau=2.0, balanced=True)
+    loss = method.loss(HashBatch(logits, torch.arange(3)))["loss"].item()
+    assert loss * math.cosh(2.0 / 5) ** 5 == pytest.approx(sum(others) / len(others) / 2)
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, math.nan])
