@@ -1,7 +1,6 @@
 """What a run shows on the terminal beside its progress."""
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from deephash.config import Settings
-from deephash.processes import speaks
 
 SHOWN = {
     "map": "mAP, expected over tie orders",
@@ -46,18 +44,6 @@ def quiet_libraries() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-@contextmanager
-def interruptible(config: Path) -> Iterator[None]:
-    """Upon Ctrl-C, say how to go on with the run whose settings lie in `config`; exit code 130."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        on = f" Go on with: python train.py resume={config.parent}" if config.is_file() else ""
-        if speaks():
-            print(f"\nStopped.{on}", file=sys.stderr)
-        sys.exit(130)
 
 
 def results_table(

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
-from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import (
     Callback,
     ModelCheckpoint,
@@ -37,6 +35,7 @@ from deephash.files import written_whole
 from deephash.methods.base import Method
 from deephash.module import Classify, Features, Hash, PhaseModule
 from deephash.seeds import derived_seed
+from deephash.stopping import StopsWhenTold
 
 
 @dataclass
@@ -196,7 +195,7 @@ class Training:
         )
         callbacks: list[Callback] = [
             _SeededEpochs(derived_seed(self.seed, name)),
-            _StopsWhenTold(),
+            StopsWhenTold(),
             curves,
             RichProgressBar() if self.show_progress else EpochLines(name, curves),
             saving,
@@ -281,18 +280,6 @@ class _SeededEpochs(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl.seed_everything(derived_seed(self.seed, trainer.current_epoch), verbose=False)
-
-
-class _StopsWhenTold(Callback):
-    """Has SIGTERM end the training as Ctrl-C does.
-
-    Lightning's own handler waits for the other processes, which need not have been told. Under
-    Slurm it stays: it saves, and queues the job again.
-    """
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not SLURMEnvironment.detect():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from deephash.files import write_json, written_whole
 from deephash.phases import Training, check_optimizers
 from deephash.report import record_of, report
 from deephash.seeds import derived_seed
+from deephash.stopping import interruptible, restarted
 
 CONFIG, FIGURES = "config.yaml", "metrics.json"
 IMAGES_FITTED = 1000  # enough for the statistics of a first layer
@@ -36,7 +37,8 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
 
     Args:
         cfg: of `conf/`, composed.
-        folder: of a sweep's run, in place of `run_dir`; the run that it holds is gone on with.
+        folder: of a sweep's run, in place of `run_dir`; the run that it holds is gone on with, as
+            is that of a job which Slurm begins again.
 
     Returns:
         mAP of the validation images after the last phase (their accuracy, if that only classifies).
@@ -46,13 +48,15 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
     """
     with console.quiet_libraries():
         settings = _resumed(cfg) if cfg.get("resume") else checked(cfg)
+        if restarted():
+            folder = folder or settings.run_dir
         if folder and (folder / CONFIG).is_file():
             settings = _gone_on_with(settings, folder)
             if (folder / FIGURES).is_file():
                 print(f"{folder.name}: found finished")
                 return _objective(json.loads((folder / FIGURES).read_text())["validation"])
         folder = settings.resume or folder or _run_folder(settings)
-        with console.interruptible(folder / CONFIG):
+        with interruptible(folder / CONFIG):
             return _run(settings, folder)
 
 

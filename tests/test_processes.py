@@ -22,7 +22,9 @@ PLAIN = [
 ]
 
 
-def started(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def started(
+    folder: Path, *overrides: str, launcher: tuple[str, ...] = (), **environment: str
+) -> subprocess.Popen[str]:
     """`train.py` at work, with the net above at hand."""
     (folder.parent / "backbone").mkdir(exist_ok=True)
     (folder.parent / "backbone" / "plain.yaml").write_text("_target_: plain_backbone.Plain")
@@ -30,7 +32,13 @@ def started(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> su
     return subprocess.Popen(
         [*(launcher or [sys.executable]), str(ROOT / "train.py"), *overrides, *own],
         cwd=folder.parent,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parent),
+            "OMP_NUM_THREADS": "1",
+            "WANDB_MODE": "offline",
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -167,3 +175,33 @@ def test_a_signal_ends_all_processes_and_leaves_a_run_to_go_on_with(
     assert is_gone(child)
     assert not list(folder.rglob("*.part*"))
     assert (folder / "checkpoints" / "hash.unfinished.ckpt").is_file()
+
+
+def test_a_slurm_job_that_is_told_of_its_end_is_queued_again_and_goes_on(tmp_path: Path) -> None:
+    longer = [*PLAIN, "phase.hash.epochs=20", "trainer=cpu", "trainer.precision=64-true"]
+    uninterrupted = trained(tmp_path / "uninterrupted", *longer)
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/told")
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm = {"JOB_ID": "7", "JOB_NAME": "hashing", "NTASKS": "1", "PROCID": "0", "LOCALID": "0",
+             "NODEID": "0", "NODELIST": "localhost"}  # fmt: skip
+    environment = {f"SLURM_{name}": value for name, value in slurm.items()}
+    environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    folder = tmp_path / "job"
+    command = [*longer, "logger=wandb", f"run_dir={folder}"]
+    job = started(folder, *command, **environment)
+    assert job.stdout is not None
+    for line in job.stdout:
+        if line.startswith("hash 2/20"):
+            job.send_signal(signal.SIGUSR1)
+            break
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 130, errors
+    assert (tmp_path / "told").read_text() == "requeue 7\n"
+    again = started(folder, *command, SLURM_RESTART_COUNT="1", **environment)
+    output, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    assert "hash 1/20" not in output
+    assert_same_training(uninterrupted, folder, within=1e-7)
+    sittings = [path.name.rpartition("-")[2] for path in folder.glob("wandb/offline-run-*")]
+    assert len(sittings) == 2
+    assert len(set(sittings)) == 1
