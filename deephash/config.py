@@ -84,6 +84,29 @@ class Phases(_Strict):
     order: Annotated[list[str], Field(min_length=1)]
 
 
+class Range(_Strict):
+    """Numbers from `low` to `high`, whole ones if both are; `log`: their logarithms evenly."""
+
+    setting: str
+    low: int | float
+    high: int | float
+    log: bool = False
+
+
+class Choices(_Strict):
+    """Any of some values."""
+
+    setting: str
+    choices: Annotated[list[bool | int | float | str], Field(min_length=1)]
+
+
+class Search(_Strict):
+    """What a search tries, and how often."""
+
+    trials: PositiveInt
+    space: Annotated[list[Range | Choices], Field(min_length=1)]
+
+
 class Settings(_Strict):
     """One run, checked."""
 
@@ -104,6 +127,7 @@ class Settings(_Strict):
     evaluation: Evaluation
     trainer: Node
     logger: Node
+    search: Search | None = None
 
     def ordered_phases(self) -> dict[str, ClassifyPhase | HashPhase]:
         """The phases of this run by name, in order."""

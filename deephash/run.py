@@ -133,7 +133,9 @@ def _begun(
     name = f"{image_set.name}-{_short(settings.backbone)}-{_short(settings.method)}"
     name = f"{name}-{settings.bits}bits-seed{settings.seed}"
     config = settings.model_dump(mode="json")
-    sweep = "/".join(folder.absolute().parent.parts[-2:]) if in_a_sweep() else None
+    beside = folder.absolute().parent
+    among_others = any((beside / left).is_file() for left in ("multirun.yaml", "study.log"))
+    sweep = "/".join(beside.parts[-2:]) if among_others else None
     logger = build("logger", settings.logger, folder, name, config, sweep)
     return [logger] if logger else []
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
@@ -28,13 +27,16 @@ from deephash.run import CONFIG, FIGURES, run
 FAILED = "failed.txt"
 
 
-def one_of_many(cfg: DictConfig) -> float:
-    """A run of a sweep, which goes on when it fails.
+def one_of_many(cfg: DictConfig, folder: Path) -> float:
+    """A run of a sweep or a search, which goes on when it fails.
+
+    Args:
+        cfg: of the run.
+        folder: of the run; one that it holds is gone on with.
 
     Returns:
         what `run` does; NaN where it failed.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)
     try:
         return run(cfg, folder)

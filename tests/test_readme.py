@@ -17,7 +17,9 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 TRAINING = [line.split("train.py", 1)[1].split() for line in LINES if "train.py" in line]
-ELSEWHERE = ("launcher=slurm", "launcher=ray", "trainer=ddp")  # test_sweep.py, test_processes.py
+# Those that need a cluster, GPUs or hours; test_sweep.py, test_search.py and test_processes.py
+# run the like of them.
+ELSEWHERE = ("launcher=slurm", "launcher=ray", "search=optuna", "trainer=ddp")
 
 # Few epochs and steps, small nets; what a command says of anything else stands.
 SHORT = [*QUICK, "+trainer.limit_train_batches=30", "logger=none"]
