@@ -4,7 +4,9 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 
 class HashBatch(NamedTuple):
@@ -41,3 +43,19 @@ def shares_label(labels: Tensor, others: Tensor) -> Tensor:
     if labels.ndim == 1:
         return labels[:, None] == others[None, :]
     return labels.to(torch.float32) @ others.to(torch.float32).T > 0
+
+
+def own_rows(count: int) -> Tensor:
+    """Which rows of a batch of `count` are this process's, where a loss shares its pairs out.
+
+    The pairs of these rows with all, added up by `over_processes`, are all pairs; what follows from
+    the sums is the same on every process, as a loss must be.
+    """
+    if not dist.is_initialized():
+        return torch.arange(count)
+    return torch.arange(count).tensor_split(dist.get_world_size())[dist.get_rank()]
+
+
+def over_processes(sums: Tensor) -> Tensor:
+    """The sum of `sums` over the processes; differentiable."""
+    return all_reduce(sums) if dist.is_initialized() else sums
