@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from deephash.command_line import command_line
-from deephash.run import in_a_sweep, run
+from deephash.folder import in_a_sweep
+from deephash.run import run
 from deephash.search import search
 from deephash.sweep import one_of_many
 

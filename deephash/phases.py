@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import (
     Callback,
     ModelCheckpoint,
@@ -23,17 +20,16 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from deephash import processes
+from deephash import checkpoints, processes
 from deephash.backbones import Standardized
 from deephash.config import Augment, ClassifyPhase, HashPhase, build
 from deephash.curves import Curves, EpochLines, Row, replay, rewriting
 from deephash.data.datamodule import HashingData
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split
-from deephash.errors import UserError
 from deephash.files import written_whole
 from deephash.methods.base import Method
-from deephash.module import Classify, Features, Hash, PhaseModule
+from deephash.module import Classify, Features, Hash
 from deephash.seeds import derived_seed
 from deephash.stopping import StopsWhenTold
 
@@ -102,7 +98,7 @@ class Training:
             curves = Curves(name, first_step=int(self.rows[-1]["step"]) if self.rows else 0)
             if isinstance(phase, ClassifyPhase):
                 cached = self.cache / f"{name}-{determined_by[:16]}.ckpt"
-                with _one_run_at_a_time(cached):
+                with checkpoints.one_run_at_a_time(cached):
                     self._pretrained(name, phase, module, curves, cached)
             else:
                 self._trained(name, phase, module, curves)
@@ -119,7 +115,7 @@ class Training:
         if processes.agreed(finished.is_file() or not cached.is_file()):
             self._trained(name, phase, module, curves)
             if processes.is_first() and not cached.is_file():
-                _copy(finished, cached)
+                checkpoints.copy(finished, cached)
             return
         print(f"{name}: found finished in {cached}")
         checkpoint = self._load(cached, module, curves)
@@ -152,13 +148,14 @@ class Training:
         return processes.gathered(mine, len(indices)).cpu()
 
     def _module(self, name: str, phase: ClassifyPhase | HashPhase) -> Classify | Hash:
-        optimizer = build(f"phase.{name}.optimizer", phase.optimizer, partial=True)
         shared: dict[str, Any] = {
-            "optimizer": optimizer,
+            "optimizer": build(f"phase.{name}.optimizer", phase.optimizer, partial=True),
             "warmup": phase.warmup,
             "identity": {**self.identity, "phase": name},
         }
         if isinstance(phase, ClassifyPhase):
+            for of_the_head in ("bits", "method"):  # a pre-training does not depend on it
+                del shared["identity"][of_the_head]
             classes = len(self.image_set.classes)
             return Classify(self.backbone, classes, label_smoothing=phase.label_smoothing, **shared)
         head_only = phase.trains == "head"
@@ -206,7 +203,7 @@ class Training:
         goes_on = processes.agreed(unfinished.is_file())
         print(f"{name}: {phase.epochs} epochs" + (", from where it stopped" if goes_on else ""))
         if goes_on:
-            self._check(unfinished, _read(unfinished), module)
+            checkpoints.read(unfinished, module.identity)
         trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if goes_on else None)
         if processes.is_first():
             unfinished.replace(self._finished(name))
@@ -220,45 +217,10 @@ class Training:
         return features
 
     def _load(self, path: Path, module: Classify | Hash, curves: Curves) -> dict[str, Any]:
-        checkpoint = _read(path)
-        self._check(path, checkpoint, module)
+        checkpoint = checkpoints.read(path, module.identity)
         module.load_state_dict(checkpoint["state_dict"])
         curves.load_state_dict(checkpoint["callbacks"][curves.state_key])
         return checkpoint
-
-    def _check(self, path: Path, checkpoint: dict[str, Any], module: PhaseModule) -> None:
-        # A pre-training does not depend on the hash head, and is shared between heads.
-        ignored = ("bits", "method") if isinstance(module, Classify) else ()
-        found = checkpoint.get("deephash", {})
-        for key, wanted in module.identity.items():
-            if key not in ignored and found.get(key) != wanted:
-                raise UserError(
-                    f"{path} is a checkpoint of another model: its {key} is {found.get(key)}, "
-                    f"this run's is {wanted}. Start a run of its own, or remove the file."
-                )
-
-
-@contextmanager
-def _one_run_at_a_time(cached: Path) -> Iterator[None]:
-    """Of runs that share a pre-training and begin at once, one trains and the others wait."""
-    if not processes.is_first():
-        yield
-        return
-    lock = FileLock(cached.with_suffix(".lock"))
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for {cached}, which another run trains")
-        lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f"cache_dir={cached.parent} cannot be written to ({error.strerror}). Name another."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_optimizers(phases: Mapping[str, ClassifyPhase | HashPhase]) -> None:
@@ -280,21 +242,6 @@ class _SeededEpochs(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl.seed_everything(derived_seed(self.seed, trainer.current_epoch), verbose=False)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is corrupt ({reason}). Remove it, and its phase is trained again."
-        ) from None
-
-
-def _copy(source: Path, target: Path) -> None:
-    with written_whole(target) as part:
-        shutil.copyfile(source, part)
 
 
 def _digest(values: Any) -> str:

@@ -50,7 +50,7 @@ def count() -> int:
 
 def started_by_another() -> int:
     """How many processes torchrun or Slurm started; 1 where neither did."""
-    names = ("WORLD_SIZE", "SLURM_NTASKS")
+    names = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
     return max(int(os.environ.get(name, 1)) for name in names)
 
 

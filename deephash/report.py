@@ -15,6 +15,7 @@ from deephash.config import Settings
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import Split, content_overlap
 from deephash.files import write_json, written_whole
+from deephash.folder import FIGURES
 from deephash.metrics import code_health
 from deephash.module import head_codes
 from deephash.phases import Training
@@ -92,7 +93,7 @@ def report(
         seconds["pretrain_found"] = training.found_seconds  # in another run, not in the total
     validation = {k: v for k, v in training.rows[-1].items() if k.startswith("val/")}
     figures = {"test": results, "validation": validation, "seconds": seconds, "record": record}
-    write_json(folder / "metrics.json", figures)
+    write_json(folder / FIGURES, figures)
     pictures = plots.draw(
         folder / "pictures",
         rows=training.rows,

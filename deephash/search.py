@@ -9,10 +9,9 @@ from rich.table import Table
 
 from deephash.config import Choices, Range, checked
 from deephash.errors import UserError
+from deephash.folder import STUDY
 from deephash.seeds import derived_seed
 from deephash.sweep import one_of_many
-
-STUDY = "study.log"
 
 
 def search(cfg: DictConfig) -> float:

@@ -22,7 +22,8 @@ from rich.table import Table
 from deephash import plots
 from deephash.errors import UserError
 from deephash.files import written_whole
-from deephash.run import CONFIG, FIGURES, run
+from deephash.folder import CONFIG, FIGURES
+from deephash.run import run
 
 FAILED = "failed.txt"
 

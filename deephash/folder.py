@@ -1,0 +1,89 @@
+"""A run's folder: claimed, found again, gone on with."""
+
+from pathlib import Path
+from typing import cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from deephash import processes
+from deephash.config import Settings, checked
+from deephash.errors import UserError
+from deephash.files import written_whole
+
+CONFIG, FIGURES = "config.yaml", "metrics.json"
+STUDY = "study.log"  # of a search, beside its runs' folders
+MAY_CHANGE_ON_RESUME = ("trainer", "logger", "data_dir", "cache_dir", "resume", "run_dir")
+
+
+def in_a_sweep() -> bool:
+    """Whether Hydra runs one of many jobs."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def sweep_of(folder: Path) -> str | None:
+    """The name of the sweep or search that a run's folder lies in."""
+    beside = folder.absolute().parent
+    of_many = any((beside / left).is_file() for left in ("multirun.yaml", STUDY))
+    return "/".join(beside.parts[-2:]) if of_many else None
+
+
+def unused_folder(settings: Settings) -> Path:
+    """Where this run writes: `run_dir`, which must not hold a run."""
+    folder = settings.run_dir
+    if (folder / CONFIG).exists() and processes.is_first():
+        raise UserError(
+            f"run_dir={folder} already holds a run. Go on with it by resume={folder}, "
+            "or name another run_dir."
+        )
+    return folder
+
+
+def claim(folder: Path, settings: Settings) -> None:
+    """Make the folder and write the configuration, with which a stopped run goes on."""
+    if settings.resume:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(folder / CONFIG) as path:
+            path.write_text(OmegaConf.to_yaml(settings.model_dump(mode="json")))
+    except OSError as error:
+        raise UserError(
+            f"run_dir={folder} cannot be written to ({error.strerror}). Name another run_dir."
+        ) from None
+
+
+def resumed(cfg: DictConfig) -> Settings:
+    """The settings that the stopped run began with, but where and how it runs."""
+    folder = Path(cfg.resume)
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"resume={folder}: no run is there (no {CONFIG}). Name a run's folder.")
+    saved = cast(DictConfig, OmegaConf.load(folder / CONFIG))
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in overrides:
+        group = override.lstrip("+~").partition("=")[0].partition(".")[0]
+        if group not in MAY_CHANGE_ON_RESUME:
+            raise UserError(
+                f"{override} cannot be given with resume={folder}: a run goes on with the settings "
+                f"it began with. May change: {', '.join(MAY_CHANGE_ON_RESUME[:-2])}."
+            )
+        saved[group] = cfg[group]
+    saved.resume = str(folder)
+    return checked(saved)
+
+
+def gone_on_with(settings: Settings, folder: Path) -> Settings:
+    """These settings, for the run that `folder` holds.
+
+    Raises:
+        UserError: that run has others.
+    """
+    saved = checked(cast(DictConfig, OmegaConf.load(folder / CONFIG))).model_dump()
+    for name, value in settings.model_dump().items():
+        if name not in MAY_CHANGE_ON_RESUME and saved[name] != value:
+            raise UserError(
+                f"{folder} holds a run with {name}={saved[name]}, this one has {name}={value}. "
+                "Name another run_dir."
+            )
+    return settings.model_copy(update={"resume": folder})

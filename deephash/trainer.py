@@ -1,0 +1,72 @@
+"""Lightning's Trainer: its settings tried once, then one for each phase."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from deephash import processes
+from deephash.config import build
+from deephash.errors import UserError
+from deephash.folder import in_a_sweep
+
+
+def settled(node: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The trainer's settings with `precision: auto` resolved, tried once; how many processes."""
+    if node.get("precision") == "auto":
+        node = {**node, "precision": "bf16-mixed" if _has_bfloat16(node) else "32-true"}
+    try:
+        trainer = build("trainer", node, logger=False, enable_checkpointing=False)
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(
+            f"trainer: {reason} (accelerator={node.get('accelerator')}, "
+            f"devices={node.get('devices')}, precision={node['precision']}). "
+            "Without a GPU use trainer=cpu."
+        ) from None
+    wanted, started = trainer.world_size, processes.started_by_another()
+    if started > 1 and wanted != started:
+        raise UserError(
+            f"{started} processes were started, but trainer.devices={node.get('devices')} makes "
+            f"{wanted}. Use trainer=ddp or trainer=ddp_cpu, which take as many as were started."
+        )
+    if wanted > 1 and started == 1 and in_a_sweep():
+        raise UserError(
+            f"-m with trainer.devices={node.get('devices')}: each of the {wanted} processes would "
+            "start the sweep anew. Start them by torchrun or Slurm, or use one device a run."
+        )
+    return node, wanted
+
+
+def factory(node: dict[str, Any], folder: Path) -> Callable[..., pl.Trainer]:
+    """Makes a phase's trainer from its callbacks, loggers and epochs; its files lie in `folder`."""
+
+    def trainer(**kwargs: Any) -> pl.Trainer:
+        return build(
+            "trainer",
+            node,
+            default_root_dir=folder,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # ours neither pads nor repeats
+            enable_checkpointing=bool(kwargs["callbacks"]),
+            enable_progress_bar=False if not sys.stdout.isatty() else None,
+            num_sanity_val_steps=0,
+            **kwargs,
+        )
+
+    return trainer
+
+
+def _has_bfloat16(node: dict[str, Any]) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32."""
+    if node.get("accelerator") != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if node.get("accelerator") == "mps" or torch.backends.mps.is_available():
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
