@@ -39,6 +39,8 @@ def started(
             "WANDB_MODE": "offline",
             **environment,
         },
+        # A shell that started the tests in the background had them ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -48,7 +50,7 @@ def started(
 def trained(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> Path:
     """The folder of a finished run of `train.py`."""
     process = started(folder, *overrides, f"run_dir={folder}", launcher=launcher)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return folder
 
@@ -120,7 +122,7 @@ def test_a_lost_process_ends_the_run_and_another_number_goes_on(lost: str, tmp_p
             break
     (child,) = children(process.pid)
     os.kill(process.pid if lost == "first" else child, signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert errors.count(f"python train.py resume={folder}") == 1, errors
     assert "Traceback" not in errors
     assert is_gone(child)
@@ -128,7 +130,7 @@ def test_a_lost_process_ends_the_run_and_another_number_goes_on(lost: str, tmp_p
     assert not (folder / "metrics.json").exists()
     three = ["trainer=ddp_cpu", "trainer.devices=3", "trainer.precision=64-true"]
     trained_on = started(folder, *three, f"resume={folder}")
-    _, errors = trained_on.communicate(timeout=300)
+    _, errors = trained_on.communicate(timeout=600)
     assert trained_on.returncode == 0, errors
     # Lightning restores a checkpoint in float32 before it makes the model float64.
     assert_same_training(uninterrupted, folder, within=1e-7)
@@ -147,7 +149,7 @@ def test_what_cannot_be_is_refused(
     launcher: tuple[str, ...], arguments: list[str], told: str, tmp_path: Path
 ) -> None:
     process = started(tmp_path / "run", *arguments, *PLAIN, launcher=launcher)
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode != 0
     assert errors.count(told) == 1, errors
 
@@ -168,7 +170,7 @@ def test_a_signal_ends_all_processes_and_leaves_a_run_to_go_on_with(
     if to_all:
         os.kill(child, sent)
     os.kill(process.pid, sent)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert errors.count(f"python train.py resume={folder}") == 1, errors
     assert "Traceback" not in errors
@@ -194,11 +196,11 @@ def test_a_slurm_job_that_is_told_of_its_end_is_queued_again_and_goes_on(tmp_pat
         if line.startswith("hash 2/20"):
             job.send_signal(signal.SIGUSR1)
             break
-    _, errors = job.communicate(timeout=60)
+    _, errors = job.communicate(timeout=600)
     assert job.returncode == 130, errors
     assert (tmp_path / "told").read_text() == "requeue 7\n"
     again = started(folder, *command, SLURM_RESTART_COUNT="1", **environment)
-    output, errors = again.communicate(timeout=200)
+    output, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
     assert "hash 1/20" not in output
     assert_same_training(uninterrupted, folder, within=1e-7)

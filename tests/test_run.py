@@ -262,7 +262,7 @@ def test_ctrl_c_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
         if line.startswith("pretrain 2/50"):
             process.send_signal(signal.SIGINT)
             break
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert f"resume={folder}" in errors
     assert "Traceback" not in errors
@@ -288,7 +288,7 @@ def test_ctrl_c_at_any_moment_leaves_no_trace(seconds: float, tmp_path: Path) ->
     )
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob("*.part*"))

@@ -37,7 +37,7 @@ def test_two_processes_share_a_search_that_then_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "search"
     both = [searching(folder, SPACE, "search.trials=3", "phases=pretrained") for _ in range(2)]
     for process in both:
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     shared = trials_of(folder)
     assert 3 <= len(shared) <= 4  # the last may have begun together
@@ -66,6 +66,6 @@ def test_two_processes_share_a_search_that_then_goes_on(tmp_path: Path) -> None:
 def test_what_cannot_be_searched_is_told(override: str, told: str, tmp_path: Path) -> None:
     command = ["search.trials=2", override] if "trials" not in override else [override]
     process = searching(tmp_path / "search", *command)
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 2
     assert told in errors

@@ -47,7 +47,7 @@ def test_a_sweep_killed_and_started_again_runs_only_the_rest(tmp_path: Path) -> 
     process.communicate()
     kept = finished_runs(folder)
     assert len(kept) < 12
-    output, errors = swept(folder, *command).communicate(timeout=500)
+    output, errors = swept(folder, *command).communicate(timeout=600)
     assert output.count("found finished\n") >= len(kept), errors
     assert {path: path.read_bytes() for path in kept} == kept
     rows = table_of(folder)
@@ -75,7 +75,7 @@ def test_runs_that_fail_are_told_and_do_not_end_a_sweep(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     command = ["bits=0,8", "phases=scratch", "logger=none"]
     process = swept(folder, *command)
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "bits=0: input should be greater than 0." in errors
     assert "1 of 2 runs failed" in output
@@ -88,10 +88,10 @@ def test_runs_that_fail_are_told_and_do_not_end_a_sweep(tmp_path: Path) -> None:
 def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     command = ["bits=8", "phases=scratch", "logger=none"]
-    swept(folder, *command).communicate(timeout=200)
+    swept(folder, *command).communicate(timeout=600)
     (saved,) = folder.glob("*/config.yaml")  # by defaults that were others
     saved.write_text(saved.read_text().replace("batch_size: 100", "batch_size: 50"))
-    output, _ = swept(folder, *command).communicate(timeout=200)
+    output, _ = swept(folder, *command).communicate(timeout=600)
     assert "holds a run with phase=" in output
     assert table_of(folder)[0]["status"] == "failed"
 
@@ -108,7 +108,7 @@ def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
 def test_a_sweep_on_a_cluster_of_one(launcher: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     process = swept(folder, *launcher, "bits=8,12", "phases=scratch", "logger=none")
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert [row["status"] for row in table_of(folder)] == ["finished"] * 2
 
