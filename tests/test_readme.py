@@ -19,7 +19,7 @@ LINES = [line for block in BLOCKS for line in block.splitlines()]
 TRAINING = [line.split("train.py", 1)[1].split() for line in LINES if "train.py" in line]
 # Those that need a cluster, GPUs or hours; test_sweep.py, test_search.py and test_processes.py
 # run the like of them.
-ELSEWHERE = ("launcher=slurm", "launcher=ray", "search=optuna", "trainer=ddp")
+ELSEWHERE = ("launcher=", "search=", "trainer=ddp")
 
 # Few epochs and steps, small nets; what a command says of anything else stands.
 SHORT = [*QUICK, "+trainer.limit_train_batches=30", "logger=none"]
@@ -87,7 +87,10 @@ def test_the_main_command_trains_on_the_embedded_digits(tmp_path: Path) -> None:
     [
         a
         for a in TRAINING
-        if a and "seed=0,1,2" not in a and not a[0].startswith("resume") and not {*ELSEWHERE} & {*a}
+        if a
+        and "seed=0,1,2" not in a
+        and not a[0].startswith("resume")
+        and not any(b.startswith(ELSEWHERE) for b in a)
     ],
     ids=" ".join,
 )
