@@ -7,13 +7,14 @@ from conftest import ROOT
 
 FLOORS = [
     {"errors", "seeds", "files", "codes"},
-    {"hamming"},
+    {"hamming", "processes"},
     {"methods", "backbones", "metrics", "data"},
     {"config", "ranking"},
-    {"module", "curves"},
-    {"plots", "console", "phases", "tracking"},
+    {"module", "curves", "folder", "stopping", "checkpoints"},
+    {"plots", "console", "phases", "tracking", "trainer"},
     {"report"},
     {"run", "command_line"},
+    {"sweep", "search"},
 ]
 LIBRARIES_KEPT_OUT = {
     "codes": {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics"},
