@@ -55,6 +55,12 @@ def trained(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> Pa
     return folder
 
 
+def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
+    """Read the output up to a line that begins so."""
+    assert process.stdout is not None
+    assert any(line.startswith(beginning) for line in process.stdout)
+
+
 def children(process: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True)
     return [int(line) for line in found.stdout.split()]
@@ -116,10 +122,7 @@ def test_a_lost_process_ends_the_run_and_another_number_goes_on(lost: str, tmp_p
     uninterrupted = trained(tmp_path / "uninterrupted", "trainer=cpu", *longer)
     folder = tmp_path / "lost"
     process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("hash 2/20"):
-            break
+    wait_for(process, "hash 2/20")
     (child,) = children(process.pid)
     os.kill(process.pid if lost == "first" else child, signal.SIGKILL)
     _, errors = process.communicate(timeout=600)
@@ -162,10 +165,7 @@ def test_a_signal_ends_all_processes_and_leaves_a_run_to_go_on_with(
     folder = tmp_path / "stopped"
     longer = [*PLAIN, "phase.hash.epochs=500"]
     process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("hash 2/500"):
-            break
+    wait_for(process, "hash 2/500")
     (child,) = children(process.pid)
     if to_all:
         os.kill(child, sent)
@@ -191,11 +191,8 @@ def test_a_slurm_job_that_is_told_of_its_end_is_queued_again_and_goes_on(tmp_pat
     folder = tmp_path / "job"
     command = [*longer, "logger=wandb", f"run_dir={folder}"]
     job = started(folder, *command, **environment)
-    assert job.stdout is not None
-    for line in job.stdout:
-        if line.startswith("hash 2/20"):
-            job.send_signal(signal.SIGUSR1)
-            break
+    wait_for(job, "hash 2/20")
+    job.send_signal(signal.SIGUSR1)
     _, errors = job.communicate(timeout=600)
     assert job.returncode == 130, errors
     assert (tmp_path / "told").read_text() == "requeue 7\n"
