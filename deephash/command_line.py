@@ -31,9 +31,10 @@ def command_line() -> Iterator[None]:
 
     Ctrl-C ends in exit code 130.
 
-    Hydra hides its exceptions unless HYDRA_FULL_ERROR is set, so it is set here; where the user
-    has set it, the whole trace is shown.
+    Hydra hides its exceptions unless HYDRA_FULL_ERROR is set, so it is set meanwhile; where the
+    user has set it, the whole trace is shown.
     """
+    as_set_by_user = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,6 +49,11 @@ def command_line() -> Iterator[None]:
         if speaks():
             print(f"error: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        if as_set_by_user is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = as_set_by_user
 
 
 def _explain(error: Exception) -> str:

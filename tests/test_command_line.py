@@ -1,5 +1,6 @@
 """Wrong input at the command line: exit code 2 and one sentence with value, place and fix."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
             runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
         except SystemExit as stop:
             code = stop.code or 0  # type: ignore[assignment]
+        assert "HYDRA_FULL_ERROR" not in os.environ  # later ones would show traces
         out, err = capsys.readouterr()
         return code, out, err
 
