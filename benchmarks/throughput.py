@@ -25,7 +25,7 @@ from deephash.curves import Curves
 from deephash.data.augment import augmented
 from deephash.data.datamodule import HashingData, ShuffledBatches
 from deephash.data.image_set import ImageSet, channel_statistics
-from deephash.data.protocols import Split
+from deephash.data.splits import Split
 from deephash.module import Classify
 
 ROWS = {  # overrides; channels, side and number of images
@@ -98,6 +98,7 @@ def lightning_epoch(
     module = Classify(
         net,
         len(image_set.classes),
+        multi_label=False,
         label_smoothing=phase.label_smoothing,
         optimizer=instantiate(phase.optimizer, _partial_=True),
         warmup=phase.warmup,

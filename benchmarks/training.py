@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ TRAIN = HERE.parent / "train.py"
 CONF = HERE.parent / "conf"
 TRAINING_IMAGES = {"mnist": (60_000, 1, 28), "cifar10": (50_000, 3, 32)}  # channels, side
 CLASSES = 10
-PLACES = ("data_dir", "run_dir", "cache_dir", "dataset.data_dir", "logger")
+PLACES = ("data_dir", "run_dir", "cache_dir", "logger")
+PLACES_OF_DATA = ("data_dir", "path", "root", "folder", "decoded_dir")
 
 Cell = dict[str, Any]
 
@@ -79,15 +81,23 @@ def petaflop(overrides: list[str]) -> float:
 def settings_of(overrides: list[str]) -> str:
     """A checksum of all settings of a run but where its files lie and phases that it has not."""
     cfg = composed(overrides)
-    for place in PLACES:
+    for place in [*PLACES, *(f"dataset.{p}" for p in PLACES_OF_DATA if p in cfg.dataset)]:
         OmegaConf.update(cfg, place, None)
     cfg.phase = {name: cfg.phase[name] for name in cfg.phases.order}
     resolved = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
     return hashlib.sha256(resolved.encode()).hexdigest()[:16]
 
 
-def trained(name: str, overrides: list[str], options: argparse.Namespace) -> tuple[Cell, Cell]:
+def trained(
+    name: str, overrides: list[str], options: argparse.Namespace, places: Sequence[str] = ()
+) -> tuple[Cell, Cell]:
     """Run train.py, go on with its stopped run, or find it finished below `--runs`.
+
+    Args:
+        name: of the run, for its folder.
+        overrides: of the run.
+        options: where data and runs lie.
+        places: overrides that only say where files lie.
 
     Returns:
         The beginning of a cell: command, settings, seconds, where it ran; all figures of the run.
@@ -97,11 +107,11 @@ def trained(name: str, overrides: list[str], options: argparse.Namespace) -> tup
     figures = folder / "metrics.json"
     if not figures.is_file():
         cache = options.runs.resolve() / "pretrained"
-        places = [f"data_dir={options.data_dir.resolve()}", f"cache_dir={cache}"]
+        where = [f"data_dir={options.data_dir.resolve()}", f"cache_dir={cache}", *places]
         if (folder / "config.yaml").is_file():
             command = [f"resume={folder}"]
         else:
-            command = [*overrides, f"run_dir={folder}", *places]
+            command = [*overrides, f"run_dir={folder}", *where]
         subprocess.run([sys.executable, TRAIN, *command], check=True)
     found = json.loads(figures.read_text())
     record = found["record"]

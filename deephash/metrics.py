@@ -7,9 +7,12 @@ in the presence of tied scores"), with the best and the worst order beside them.
 
 The figures of a ranking take two histograms, `items` and `relevant`, (q, bits + 1) each,
 from `deephash.hamming.distance_histogram`, and return float64 (q,). `k` is a rank, at most the
-number of items; None stands for the whole ranking.
+number of items; None stands for the whole ranking. Figures of graded relevance, where the grade
+of an item is the number of labels that it shares with the query, take those of
+`deephash.hamming.graded_histogram`.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from deephash.codes import unpack
+from deephash.hamming import gain_by_grade
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -84,6 +88,38 @@ def average_precision_retrieved(items: Counts, relevant: Counts, k: int) -> Floa
     return np.where(relevant.sum(axis=1) > 0, mean, np.nan)
 
 
+def ndcg(items: Counts, gains: Floats, by_grade: Counts, k: int | None = None) -> Floats:
+    """Expected normalised discounted cumulative gain of the first k.
+
+    The gain is 2^grade - 1, the discount 1 / log2(1 + rank) (Burges et al. 2005, "Learning to rank
+    using gradient descent"). The ideal order is the database by descending grade. NaN without
+    relevant items.
+    """
+    ideal = by_grade[:, ::-1]
+    ideal_gains = ideal * gain_by_grade(by_grade.shape[1] - 1)[::-1]
+    return ratio(_discounted_gain(items, gains, k), _discounted_gain(ideal, ideal_gains, k))
+
+
+def weighted_average_precision(
+    items: Counts, relevant: Counts, grades: Counts, k: int | None = None
+) -> Floats:
+    """Expected mean, over the relevant ranks, of the average grade up to the rank.
+
+    WAP of Zhao, Huang, Wang and Tan 2015, "Deep semantic ranking based hashing for multi-label
+    image retrieval", where the average grade is ACG. With grades 0 and 1 it is the average
+    precision, and cut at k, the denominator is as there. NaN without relevant items.
+    """
+    before, grades_before, taken = _buckets(items, grades, k)
+    size = np.maximum(1, items)
+    # Relevant among the others of the bucket, as in `_expected_gain`.
+    share = (relevant - 1) / np.maximum(1, items - 1)
+    harmonic = _harmonic(before, taken)
+    # Up to a relevant rank lie nearer items, the one there, and those tied that come before it.
+    nearer_and_own = (relevant / size * grades_before + grades / size) * harmonic
+    tied = grades / size * share * (taken - (before + 1) * harmonic)
+    return ratio((nearer_and_own + tied).sum(axis=1), _reachable(relevant, k))
+
+
 def precision_at(items: Counts, relevant: Counts, k: int) -> Floats:
     """Expected share of relevant items among the first k."""
     return _hits(items, relevant, k) / k
@@ -141,15 +177,23 @@ def code_health(words: npt.NDArray[np.uint64], bits: int) -> dict[str, float]:
 
 
 def _buckets(items: Counts, relevant: Counts, k: int | None) -> tuple[Counts, Counts, Counts]:
-    """Items and relevant items before each distance, and items taken from it up to rank k."""
+    """Items and relevant items before each distance, and items taken from it up to rank k.
+
+    In place of the relevant items their grades will do.
+    """
+    before, taken = _ranks(items, k)
+    return before, relevant.cumsum(axis=1) - relevant, taken
+
+
+def _ranks(items: Counts, k: int | None) -> tuple[Counts, Counts]:
+    """Items before each bucket, and items taken from it up to rank k."""
     before = items.cumsum(axis=1) - items
-    relevant_before = relevant.cumsum(axis=1) - relevant
     if k is None:
-        return before, relevant_before, items
+        return before, items
     size = items.sum(axis=1).min()
     if not 1 <= k <= size:
         raise ValueError(f"k is {k}: give a rank from 1 to the {size} items of the database")
-    return before, relevant_before, np.clip(k - before, 0, items)
+    return before, np.clip(k - before, 0, items)
 
 
 def _expected_gain(
@@ -168,10 +212,22 @@ def _run_gain(before: Counts, relevant_before: Counts, run: Counts) -> Floats:
     return run + (relevant_before - before) * _harmonic(before, run)
 
 
+def _discounted_gain(items: Counts, gains: Floats, k: int | None) -> Floats:
+    """Expected discounted gain of the first k: at each rank the mean gain of its bucket."""
+    before, taken = _ranks(items, k)
+    discounts = _over_ranks(_discount_sums, before, taken)
+    return (gains / np.maximum(1, items) * discounts).sum(axis=1)
+
+
 def _harmonic(before: Counts, count: Counts) -> Floats:
     """Sum of 1 / rank over the `count` ranks that follow `before`."""
+    return _over_ranks(_harmonic_numbers, before, count)
+
+
+def _over_ranks(sums_to: Callable[[int], Floats], before: Counts, count: Counts) -> Floats:
+    """Sum over the `count` ranks that follow `before`, from a table of the sums up to each rank."""
     after = before + count
-    sums = _harmonic_numbers(_rounded_up(after))
+    sums = sums_to(_rounded_up(after))
     return sums[after] - sums[before]
 
 
@@ -187,13 +243,19 @@ def _harmonic_numbers(last: int) -> Floats:
 
 
 @lru_cache(maxsize=4)
+def _discount_sums(last: int) -> Floats:
+    """Sums of 1 / log2(1 + rank) up to each of the ranks 0 to last."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, last + 2)))])
+
+
+@lru_cache(maxsize=4)
 def _log_factorials(last: int) -> Floats:
     """The logarithms of 0! to last!."""
     return torch.lgamma(torch.arange(1, last + 2, dtype=torch.float64)).numpy()
 
 
 def _hits(items: Counts, relevant: Counts, k: int) -> Floats:
-    taken = _buckets(items, relevant, k)[2]
+    taken = _ranks(items, k)[1]
     return (taken * relevant / np.maximum(1, items)).sum(axis=1)
 
 
@@ -202,6 +264,6 @@ def _reachable(relevant: Counts, k: int | None) -> Counts:
     return total if k is None else np.minimum(k, total)
 
 
-def ratio(part: Counts | Floats, whole: Counts) -> Floats:
-    """Part / whole, NaN where the whole is 0."""
+def ratio(part: Counts | Floats, whole: Counts | Floats) -> Floats:
+    """Part / whole, NaN where the whole is 0; a whole is 0 or at least 1."""
     return np.where(whole > 0, part / np.maximum(1, whole), np.nan)

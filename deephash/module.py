@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy
 
 from deephash import processes
 from deephash.codes import pack, sign
@@ -77,22 +77,34 @@ class PhaseModule(pl.LightningModule):
 
 
 class Classify(PhaseModule):
-    """Backbone and softmax classifier under cross-entropy: the pre-training.
+    """Backbone and classifier under cross-entropy: the pre-training.
+
+    Class indices have a softmax over the classes, multi-hot labels a sigmoid for each.
 
     Args:
         backbone: images (n, c, h, w) to features (n, num_features).
         num_classes: of the labels.
-        label_smoothing: share of the target spread evenly over the classes.
+        multi_label: whether the labels are multi-hot.
+        label_smoothing: share of the target spread evenly over the classes, or for multi-hot
+            labels over yes and no.
         kwargs: see `PhaseModule`.
     """
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, label_smoothing: float, **kwargs: Any
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        multi_label: bool,
+        label_smoothing: float,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backbone, **kwargs)
         self.classifier = nn.Linear(backbone.num_features, num_classes)  # type: ignore[arg-type]
+        self.multi_label = multi_label
         self.label_smoothing = label_smoothing
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        accuracy = MultilabelAccuracy if multi_label else MulticlassAccuracy
+        self.accuracy = accuracy(num_classes, average="micro")
         self.validation_loss = MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,16 +116,24 @@ class Classify(PhaseModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         labels = batch["labels"]
         logits = processes.gathered(self(batch["inputs"]), len(labels))
+        right = (logits > 0) == labels if self.multi_label else logits.argmax(dim=1) == labels
         return {
-            "loss": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing),
-            "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
+            "loss": self._cross_entropy(logits, labels, self.label_smoothing),
+            "accuracy": right.float().mean(),
         }
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         if dataloader_idx == 0:  # the others are trained on
             logits = self(batch["inputs"])
             self.accuracy.update(logits, batch["labels"])
-            self.validation_loss.update(F.cross_entropy(logits, batch["labels"]), len(logits))
+            loss = self._cross_entropy(logits, batch["labels"], smoothing=0)
+            self.validation_loss.update(loss, len(logits))
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        if not self.multi_label:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        target = labels.to(logits) * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, target)
 
     def on_validation_epoch_end(self) -> None:
         """Report accuracy and loss."""

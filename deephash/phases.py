@@ -26,7 +26,7 @@ from deephash.config import Augment, ClassifyPhase, HashPhase, build
 from deephash.curves import Curves, EpochLines, Row, replay, rewriting
 from deephash.data.datamodule import HashingData
 from deephash.data.image_set import ImageSet
-from deephash.data.protocols import Split
+from deephash.data.splits import Split
 from deephash.files import written_whole
 from deephash.methods.base import Method
 from deephash.module import Classify, Features, Hash
@@ -156,8 +156,13 @@ class Training:
         if isinstance(phase, ClassifyPhase):
             for of_the_head in ("bits", "method"):  # a pre-training does not depend on it
                 del shared["identity"][of_the_head]
-            classes = len(self.image_set.classes)
-            return Classify(self.backbone, classes, label_smoothing=phase.label_smoothing, **shared)
+            return Classify(
+                self.backbone,
+                len(self.image_set.classes),
+                multi_label=self.image_set.labels.ndim > 1,
+                label_smoothing=phase.label_smoothing,
+                **shared,
+            )
         head_only = phase.trains == "head"
         return Hash(self.backbone, self.method, head_only=head_only, bits=self.bits, **shared)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from deephash.codes import unpack
 from deephash.curves import Row
 from deephash.data.image_set import ImageSet
-from deephash.data.protocols import Split
+from deephash.data.splits import Split
 from deephash.files import written_whole
 from deephash.hamming import knn
 from deephash.methods.base import shares_label
@@ -138,15 +138,19 @@ def neighbours(
         query = int(split.query[position])
         items = split.database[found[row]]
         hits = shares_label(image_set.labels[query][None], image_set.labels[items])[0]
-        _image(grid[row, 0], image_set.images[query], "black")
+        _image(grid[row, 0], _pixels(image_set, query), "black")
         for axes, item, hit, distance in zip(
             grid[row, 1:], items, hits, distances[row], strict=True
         ):
-            _image(axes, image_set.images[int(item)], HIT if hit else MISS)
+            _image(axes, _pixels(image_set, int(item)), HIT if hit else MISS)
             axes.set_title(f"{distance}", fontsize=7, pad=2)
     grid[0, 0].set_title("query", fontsize=8, pad=2)
     figure.suptitle("nearest in the database, with Hamming distance", fontsize=9)
     return figure
+
+
+def _pixels(image_set: ImageSet, index: int) -> torch.Tensor:
+    return image_set.images[torch.tensor([index])][0]
 
 
 def _image(axes: Axes, image: torch.Tensor, frame: str) -> None:

@@ -13,7 +13,12 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from deephash.codes import pack, sign
-from deephash.hamming import database_order_histogram, distance_histogram
+from deephash.hamming import (
+    GradedHistogram,
+    database_order_histogram,
+    distance_histogram,
+    graded_histogram,
+)
 from deephash.metrics import (
     Counts,
     Floats,
@@ -22,11 +27,13 @@ from deephash.metrics import (
     average_precision_retrieved,
     average_precision_worst,
     code_health,
+    ndcg,
     precision_at,
     precision_by_radius,
     ratio,
     recall_at,
     recall_by_radius,
+    weighted_average_precision,
 )
 
 QUERIES_AT_ONCE = 1000  # while their histograms are in the cache
@@ -68,6 +75,11 @@ def evaluate_ranking(
     `map_database_order` and, for each k, both cut at it: only for comparison with published
     tables, since it says as much about the order of the files as about the codes.
 
+    Items that share a label with the query are relevant. With multi-hot labels the number of
+    shared labels is the grade of an item, and there are also `ndcg` and `weighted_map` and, for
+    each k, `ndcg@k` and `weighted_map@k`: see `deephash.metrics` for the formulas and their
+    sources.
+
     Args:
         query_words: packed codes, (q, ceil(bits / 64)), see `deephash.codes.pack`.
         query_labels: class indices (q,) or multi-hot (q, c).
@@ -82,8 +94,8 @@ def evaluate_ranking(
         the scalars and the precision-recall curve; NaN where no query has a relevant item.
 
     Raises:
-        ValueError: a shape does not fit, queries or database are empty, or a rank or the radius
-            is out of range.
+        ValueError: a shape does not fit, queries or database are empty, a rank or the radius is
+            out of range, or a query has more than 960 labels.
     """
     if not len(query_words) or not len(database_words):
         raise ValueError(
@@ -99,15 +111,23 @@ def evaluate_ranking(
     pairs = (query_words, query_labels, database_words, database_labels, bits)
     if database_order:
         items, relevant, sums, hits = database_order_histogram(*pairs, cutoffs=cutoffs)
-    else:
+    graded = graded_histogram(*pairs) if query_labels.ndim == 2 else None
+    if graded is not None:
+        items, relevant = graded.items, graded.relevant
+    elif not database_order:
         items, relevant = distance_histogram(*pairs)
     total = relevant.sum(axis=1)
+
+    def figures_of(some: slice) -> dict[str, Floats]:
+        values = _figures(items[some], relevant[some], ks, radius)
+        if graded is not None:
+            values |= _graded_figures(GradedHistogram._make(part[some] for part in graded), ks)
+        return values
+
     starts = range(0, len(items), QUERIES_AT_ONCE)
     parts = [slice(start, start + QUERIES_AT_ONCE) for start in starts]
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # numpy lets go of Python's lock
-        figures = list(
-            threads.map(lambda some: _figures(items[some], relevant[some], ks, radius), parts)
-        )
+        figures = list(threads.map(figures_of, parts))
     values = {name: np.concatenate([part[name] for part in figures]) for name in figures[0]}
     precision, recall = values.pop("precision"), values.pop("recall")
     if database_order:
@@ -143,6 +163,19 @@ def _figures(items: Counts, relevant: Counts, ks: Sequence[int], radius: int) ->
             f"precision@{k}": precision_at(items, relevant, k),
             f"recall@{k}": recall_at(items, relevant, k),
         }
+    return values
+
+
+def _graded_figures(histogram: GradedHistogram, ks: Sequence[int]) -> dict[str, Floats]:
+    """What is measured of each query where relevance is graded."""
+    items, relevant, grades, gains, by_grade = histogram
+    values = {
+        "ndcg": ndcg(items, gains, by_grade),
+        "weighted_map": weighted_average_precision(items, relevant, grades),
+    }
+    for k in ks:
+        values[f"ndcg@{k}"] = ndcg(items, gains, by_grade, k)
+        values[f"weighted_map@{k}"] = weighted_average_precision(items, relevant, grades, k)
     return values
 
 

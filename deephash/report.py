@@ -13,7 +13,7 @@ import torch
 from deephash import console, plots, processes, tracking
 from deephash.config import Settings
 from deephash.data.image_set import ImageSet
-from deephash.data.protocols import Split, content_overlap
+from deephash.data.splits import Split, copies_of_queries
 from deephash.files import write_json, written_whole
 from deephash.folder import FIGURES
 from deephash.metrics import code_health
@@ -31,7 +31,7 @@ def record_of(
         "data": image_set.checksum,
         "split": split.checksum,
         "images": {name: len(indices) for name, indices in split.arrays().items()},
-        "queries_copied_in_database": content_overlap(image_set, split),
+        "copies_of_queries_left_out": int(copies_of_queries(image_set, split).sum()),
         "backbone": settings.backbone,
         "method": settings.method,
         "bits": settings.bits,

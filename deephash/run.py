@@ -17,7 +17,7 @@ from deephash import console, processes, tracking
 from deephash.backbones import Standardized
 from deephash.config import Settings, build, check, checked
 from deephash.data.image_set import ImageSet, channel_statistics
-from deephash.data.protocols import Split, with_validation
+from deephash.data.splits import Split, with_validation, without_copies
 from deephash.errors import UserError
 from deephash.files import write_json, written_whole
 from deephash.folder import CONFIG, FIGURES, claim, gone_on_with, resumed, sweep_of, unused_folder
@@ -125,6 +125,8 @@ def _begun(
     """Claim the folder, write down what is known beforehand, and open the loggers."""
     claim(folder, settings)
     write_json(folder / "record.json", record)
+    if image_set.report:
+        write_json(folder / "data.json", image_set.report)
     with written_whole(folder / "split.npz") as path:
         ids = {name: image_set.ids[indices] for name, indices in split.arrays().items()}
         np.savez_compressed(path, **ids)
@@ -139,7 +141,7 @@ def _data(settings: Settings) -> tuple[ImageSet, Split]:
     image_set = build("dataset", settings.dataset)
     split = build("protocol", settings.protocol, image_set, settings.seed)
     return image_set, with_validation(
-        split,
+        without_copies(image_set, split),
         image_set.labels.numpy(),
         share=settings.validation.share,
         database=settings.validation.database,

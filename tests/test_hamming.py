@@ -9,10 +9,13 @@ from numba import njit
 
 from deephash.codes import pack
 from deephash.hamming import (
+    GradedHistogram,
     cpu,
     database_order_histogram,
     distance_histogram,
+    gain_by_grade,
     gpu,
+    graded_histogram,
     histogram,
     knn,
 )
@@ -24,6 +27,8 @@ CASES = [
         (12, 5), (48, 70), (64, 64), (128, 130),
     ]
 ]  # fmt: skip
+# Code length, number of labels, share of them that an item has: 0.9 of 130 share more than 62.
+GRADED = [(12, 5, 0.3), (48, 21, 0.1), (64, 64, 0.4), (128, 70, 0.05), (48, 130, 0.9)]
 ONE, MANY = np.zeros(1, np.uint64), np.zeros(8, np.uint64)
 SIZES = [1, 2, 501, 9001, 140_001]  # few are counted one by one, more by one table or several
 
@@ -118,6 +123,105 @@ def test_histograms_of_shards_add_up(labels):
     ]
     for total, parts in zip(whole, zip(*shards, strict=True), strict=True):
         np.testing.assert_array_equal(total, np.sum(parts, axis=0))
+
+
+def graded_sample(bits, labels, share, items=500, seed=0):
+    """`sample` with labels of some density; the first query has none."""
+    queries, _, database, _ = sample(bits, labels, items=items, seed=seed)
+    rng = np.random.default_rng(seed)
+    query_labels, database_labels = (
+        (rng.random((len(codes), labels)) < share).astype(np.int64) for codes in (queries, database)
+    )
+    query_labels[0] = 0
+    return queries, query_labels, database, database_labels
+
+
+def counted_one_by_one(queries, query_labels, database, database_labels):
+    """The five graded histograms as lists, in Python's whole numbers, from the definitions."""
+    (q, bits), most = queries.shape, max(map(sum, query_labels.tolist()))
+    items, relevant, grades, gains = ([[0] * (bits + 1) for _ in range(q)] for _ in range(4))
+    by_grade = [[0] * (most + 1) for _ in range(q)]
+    for i in range(q):
+        for code, labels in zip(database, database_labels, strict=True):
+            distance = int((queries[i] != code).sum())
+            grade = int((query_labels[i] * labels).sum())
+            items[i][distance] += 1
+            relevant[i][distance] += grade > 0
+            grades[i][distance] += grade
+            gains[i][distance] += 2**grade - 1
+            by_grade[i][grade] += 1
+    return items, relevant, grades, gains, by_grade
+
+
+def assert_same_histograms(found, wanted):
+    """Equal counts; sums of gains beyond 2^53 are rounded."""
+    for name, part, other in zip(found._fields, found, wanted, strict=True):
+        assert part.dtype == (np.float64 if name == "gains" else np.int64)
+        other = np.array(other, part.dtype)
+        small = (part < 2**53) | (other < 2**53)
+        np.testing.assert_array_equal(part[small], other[small], name)
+        np.testing.assert_allclose(part, other, rtol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 501])
+@pytest.mark.parametrize(("bits", "labels", "share"), GRADED)
+def test_graded_histogram_is_the_naive_count(bits, labels, share, size):
+    data = graded_sample(bits, labels, share, items=size)
+    found = graded_histogram(*packed(*data))
+    assert_same_histograms(found, counted_one_by_one(*data))
+    assert found.relevant[0].sum() == found.gains[0].sum() == 0
+    np.testing.assert_array_equal((found.items, found.relevant), distance_histogram(*packed(*data)))
+
+
+def test_some_cases_share_more_labels_than_whole_numbers_have_bits():
+    by_grade = graded_histogram(*packed(*graded_sample(*GRADED[-1]))).by_grade
+    assert by_grade[:, 64:].any()
+
+
+def test_items_that_are_all_equal_share_one_cell():
+    words, labels = np.zeros((70_000, 1), np.uint64), np.ones((70_000, 3), int)
+    found = graded_histogram(words[:2], labels[:2], words, labels, 48)
+    for part, each in zip(found[:4], (1, 1, 3, 7), strict=True):
+        np.testing.assert_array_equal(part[:, 0], 70_000 * each)
+        assert not part[:, 1:].any()
+    np.testing.assert_array_equal(found.by_grade, [[0, 0, 0, 70_000]] * 2)
+
+
+@pytest.mark.parametrize(("bits", "labels", "share"), GRADED)
+def test_torch_counts_the_grades_that_numba_counts(bits, labels, share, monkeypatch):
+    arguments = packed(*graded_sample(bits, labels, share))
+    wanted = graded_histogram(*arguments)
+    most = wanted.by_grade.shape[1] - 1
+    cells = max(500, (bits + 1) * (most + 1))
+    monkeypatch.setattr(gpu, "PAIRS_PER_CHUNK", 3 * cells)  # three queries at a time
+    keys = (torch.from_numpy(a.view(np.int64)) for a in histogram._checked(*arguments))
+    gain = torch.from_numpy(gain_by_grade(most))
+    found = gpu.graded_histogram(*keys, bits=bits, gain=gain)
+    assert_same_histograms(GradedHistogram(*(part.numpy() for part in found)), wanted)
+
+
+@pytest.mark.parametrize(("bits", "labels", "share"), GRADED)
+def test_graded_histograms_of_shards_add_up(bits, labels, share):
+    queries, query_labels, database, database_labels = graded_sample(bits, labels, share)
+    whole = graded_histogram(*packed(queries, query_labels, database, database_labels))
+    shards = [
+        graded_histogram(*packed(queries, query_labels, database[part], database_labels[part]))
+        for part in (slice(0, 123), slice(123, 124), slice(124, None))
+    ]
+    assert_same_histograms(whole, [sum(parts) for parts in zip(*shards, strict=True)])
+
+
+def test_gains_of_the_most_labels_are_finite_and_of_more_an_error():
+    words, labels = np.zeros((40, 1), np.uint64), np.ones((40, 961), int)
+    labels[:, 0] = 0
+    found = graded_histogram(words[:1], labels[:1], words, labels, 48)
+    assert found.gains[0, 0] == 40 * 2.0**960
+    labels[3, 0] = 1
+    with pytest.raises(ValueError, match="query 3 has 961 labels: give at most 960"):
+        graded_histogram(words, labels, words, labels, 48)
+    classes = np.zeros(40, int)
+    with pytest.raises(ValueError, match="class indices: grades need multi-hot"):
+        graded_histogram(words, classes, words, classes, 48)
 
 
 @pytest.mark.parametrize(("bits", "labels"), CASES)
@@ -224,9 +328,10 @@ def test_torch_and_numba_keep_their_numbers_of_threads():
     [
         (cpu.least_distance, (ONE, MANY, (0,))),
         (cpu._count, (ONE, ONE, MANY, (0,), np.zeros((2, 65), np.int64))),
+        (cpu._count_grades, (ONE, ONE, MANY, MANY, (0,), (0,), np.zeros((65, 65), np.int64))),
         (cpu._scan, (ONE[None], MANY, (0,), 0, 8, 1, np.zeros((1, 1), int), np.zeros((1, 1), int))),
     ],
-    ids=["least distance", "histogram", "k nearest"],
+    ids=["least distance", "histogram", "graded histogram", "k nearest"],
 )
 @pytest.mark.skipif(
     not get_host_cpu_features().get("avx512vpopcntdq"), reason="no 512 bits to count at a time"

@@ -1,11 +1,13 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import ndcg_score
 
 from deephash import metrics
 from deephash.codes import pack
-from deephash.hamming import distance_histogram
+from deephash.hamming import distance_histogram, graded_histogram
 from deephash.metrics import code_health
 from deephash.ranking import evaluate_ranking
 
@@ -16,14 +18,19 @@ MEANS = {  # the scalars that are means over the orders of the ties
 }  # fmt: skip
 
 
+def codes_at(distances, bits, rng):
+    """Four equal queries and seven items, each at one of some distances from them."""
+    query = rng.choice([-1, 1], bits)
+    database = np.tile(query, (7, 1))
+    for code, distance in zip(database, rng.choice(distances, 7), strict=True):
+        code[rng.permutation(bits)[:distance]] *= -1
+    return np.tile(query, (4, 1)), database
+
+
 def tied(bits, labels, seed):
     """Four queries and seven items that lie at one of three distances, so that most tie."""
     rng = np.random.default_rng(seed)
-    query = rng.choice([-1, 1], bits)
-    database = np.tile(query, (7, 1))
-    for code, distance in zip(database, rng.choice([1, 2, bits - 1], 7), strict=True):
-        code[rng.permutation(bits)[:distance]] *= -1
-    queries = np.tile(query, (4, 1))
+    queries, database = codes_at([1, 2, bits - 1], bits, rng)
     if labels == "classes":
         return queries, np.array([0, 1, 2, 9]), database, rng.integers(3, size=7)
     query_labels = np.zeros((4, labels), int)
@@ -132,6 +139,137 @@ def test_database_order_and_balls_are_the_naive_ones(labels, seed):
         assert scalars[f"empty_balls_radius{radius}"] == np.mean(~ball.any(axis=1))
 
 
+def graded_figures(grades, k):
+    """NDCG and weighted average precision of one order, cut at k, from the definitions."""
+
+    def dcg(grades):
+        return sum((2**g - 1) / math.log2(1 + rank) for rank, g in enumerate(grades[:k], 1))
+
+    ranks = [n for n in range(1, k + 1) if grades[n - 1] > 0]
+    reachable = min(k, sum(g > 0 for g in grades))
+    return {
+        "ndcg": dcg(grades) / dcg(sorted(grades, reverse=True)),
+        "weighted_map": sum(sum(grades[:n]) / n for n in ranks) / reachable,
+    }
+
+
+def graded(labels, seed, distances):
+    """`codes_at`, where items share up to four labels with a query."""
+    rng = np.random.default_rng(seed)
+    queries, database = codes_at(distances, 12, rng)
+    query_labels = np.zeros((4, labels), int)
+    for row, count in zip(query_labels, [4, 2, 1, 0], strict=True):
+        row[rng.permutation(labels)[:count]] = 1
+    return queries, query_labels, database, (rng.random((7, labels)) < 0.5).astype(int)
+
+
+def grades_of(data):
+    return data[1] @ data[3].T
+
+
+@pytest.mark.parametrize("distances", [(1, 2, 11), (5,), (0, 12)], ids=str)
+@pytest.mark.parametrize("labels", [5, 70])
+@pytest.mark.parametrize("seed", range(2))
+def test_graded_figures_are_their_means_over_all_orders_of_the_ties(labels, seed, distances):
+    data = graded(labels, seed, distances)
+    distance, _ = pairs_of(*data)
+    grades = grades_of(data)
+    judged = [i for i in range(4) if grades[i].any()]
+    assert 0 < len(judged) < 4, "the case must hold queries of both kinds"
+    assert grades.max() >= 2, "the case must hold more than two grades"
+    scalars = scalars_of(data).scalars
+    expected = {k: {"ndcg": [], "weighted_map": []} for k in KS}
+    for i in judged:
+        ranked = [grades[i, order].tolist() for order in orders(distance[i])]
+        assert len(ranked) > 1
+        for k, by_query in expected.items():
+            figures_of_orders = [graded_figures(order, k) for order in ranked]
+            for name, values in by_query.items():
+                values.append(math.fsum(f[name] for f in figures_of_orders) / len(ranked))
+    for k, by_query in expected.items():
+        for name, values in by_query.items():
+            assert scalars[f"{name}@{k}"] == pytest.approx(np.mean(values), abs=1e-12), (name, k)
+    for name, values in expected[7].items():
+        assert scalars[name] == pytest.approx(np.mean(values), abs=1e-12), name
+    assert scalars["queries_without_relevant"] == 4 - len(judged)
+
+
+@pytest.mark.parametrize("k", [None, 1, 5, 12])
+def test_ndcg_without_ties_is_that_of_scikit_learn(k):
+    rng = np.random.default_rng(0)
+    query_labels = np.ones((1, 5), int)
+    database_labels = (rng.random((12, 5)) < 0.4).astype(int)
+    distance = rng.permutation(13)[:12]
+    database = np.where(np.arange(13) < distance[:, None], -1, 1)
+    histogram = graded_histogram(
+        pack(np.ones((1, 13))), query_labels, pack(database), database_labels, 13
+    )
+    assert (histogram.items <= 1).all()
+    found = metrics.ndcg(histogram.items, histogram.gains, histogram.by_grade, k)
+    true_gains = 2.0 ** database_labels.sum(axis=1)[None] - 1
+    assert found[0] == pytest.approx(ndcg_score(true_gains, -distance[None], k=k), abs=1e-12)
+
+
+def large_graded(seed=0):
+    """`large` with eight labels, three of them on average; no query is without any."""
+    queries, _, database, _ = large(seed)
+    rng = np.random.default_rng(seed)
+    query_labels, database_labels = (
+        (rng.random((len(codes), 8)) < 0.4).astype(int) for codes in (queries, database)
+    )
+    query_labels[:, 0] = 1
+    return queries, query_labels, database, database_labels
+
+
+def test_ndcg_of_a_large_database_is_scikit_learns_mean_over_ties():
+    data, ks = large_graded(), (1, 10, 100, 2000)
+    distance, _ = pairs_of(*data)
+    gains = 2.0 ** grades_of(data) - 1
+    scalars = scalars_of(data, ks).scalars
+    for name, k in [("ndcg", None), *((f"ndcg@{k}", k) for k in ks)]:
+        assert scalars[name] == pytest.approx(ndcg_score(gains, -distance, k=k), abs=1e-12)
+
+
+def test_sampled_orders_of_a_large_graded_database_agree():
+    data, ks = large_graded(), (10, 100, 2000)
+    distance, grades = pairs_of(*data)[0], grades_of(data)
+    scalars = scalars_of(data, ks).scalars
+    rng, ranks = np.random.default_rng(1), np.arange(1, 4001)
+    samples = {f"weighted_map@{k}": [] for k in ks} | {"weighted_map": []}
+    for _ in range(60):
+        for i in range(30):
+            ranked = grades[i, np.lexsort((rng.random(4000), distance[i]))]
+            terms = (ranked > 0) * np.cumsum(ranked) / ranks
+            for name, sample in samples.items():
+                k = int(name.partition("@")[2] or 4000)
+                sample.append(terms[:k].sum() / min(k, np.count_nonzero(ranked)))
+    for name, sample in samples.items():
+        assert scalars[name] == pytest.approx(np.mean(sample), rel=5e-3), name
+
+
+def test_weighted_precision_without_ties_keeps_its_digits_over_many_ranks():
+    grades = np.random.default_rng(0).integers(4, size=(1, 100_000))
+    relevant = (grades > 0).astype(int)
+    terms = relevant * np.cumsum(grades) / np.arange(1, 100_001)
+    for k in (None, 1, 777, 100_000):
+        found = metrics.weighted_average_precision(np.ones_like(grades), relevant, grades, k)
+        reachable = min(k or 100_000, relevant.sum())
+        assert found[0] == pytest.approx(terms[0, :k].sum() / reachable, rel=1e-11)
+
+
+def test_one_label_has_the_binary_figures():
+    """One class a row: the grades are 0 and 1, and weighted and plain average precision agree."""
+    queries, classes, database, database_classes = large()
+    multi_hot = queries, np.eye(10, dtype=int)[classes], database, np.eye(10)[database_classes] > 0
+    single = scalars_of((queries, classes, database, database_classes), ks=(1, 50)).scalars
+    scalars = scalars_of(multi_hot, ks=(1, 50)).scalars
+    added = {f"{name}{cut}" for name in ("ndcg", "weighted_map") for cut in ("", "@1", "@50")}
+    assert scalars.keys() - single.keys() == added
+    assert {name: scalars[name] for name in single} == single
+    for cut in ("", "@1", "@50"):
+        assert scalars[f"weighted_map{cut}"] == pytest.approx(single[f"map{cut}"], rel=1e-12)
+
+
 def large(seed=0, items=4000):
     rng = np.random.default_rng(seed)
     centres = rng.choice([-1, 1], (10, 24))
@@ -191,6 +329,9 @@ def test_no_query_with_relevant_items_gives_nan_and_a_count():
     result = scalars_of((queries, np.full(4, 9), database, database_labels))
     assert result.scalars["queries_without_relevant"] == 4
     assert np.isnan(result.scalars["map"])
+    without_labels = scalars_of((queries, np.zeros((4, 3), int), database, np.ones((7, 3), int)))
+    for name in ("ndcg", "weighted_map", "ndcg@2", "weighted_map@2"):
+        assert np.isnan(without_labels.scalars[name])
     assert np.isnan(result.precision).all()
 
 
@@ -219,5 +360,7 @@ def test_errors_name_the_value_and_the_fix():
         scalars_of(data, ks=(8,))
     with pytest.raises(ValueError, match="k is 8"):
         metrics.precision_at(np.array([[7]]), np.array([[1]]), 8)
+    with pytest.raises(ValueError, match="k is 0"):
+        metrics.ndcg(np.array([[7]]), np.array([[1.0]]), np.array([[6, 1]]), 0)
     with pytest.raises(ValueError, match="radius is 13"):
         scalars_of(data, radius=13)

@@ -4,7 +4,7 @@ from matplotlib.colors import to_hex
 
 from deephash.codes import pack
 from deephash.data.image_set import ImageSet
-from deephash.data.protocols import Split
+from deephash.data.splits import Split
 from deephash.plots import HIT, MISS, bit_balance, curves, neighbours
 
 

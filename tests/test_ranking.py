@@ -53,10 +53,31 @@ def test_batches_add_up_to_the_pure_function():
     assert metric.query_words == []
 
 
+def multi_hot():
+    """A metric whose labels are multi-hot, and what `evaluate_ranking` takes for the same."""
+    metric, sides = HammingRanking(bits=48, ks=(1, 10)), []
+    for role, (logits, classes) in logits_and_labels().items():
+        labels = torch.eye(4, dtype=torch.int64)[classes] | torch.eye(4, dtype=torch.int64)[0]
+        metric.update(logits[:9], labels[:9], role)
+        metric.update(logits[9:], labels[9:], role)
+        sides += [pack(sign(logits)), labels]
+    return metric, sides
+
+
+def test_batches_of_multi_hot_labels_have_the_graded_figures():
+    metric, sides = multi_hot()
+    found = metric.compute()
+    expected = evaluate_ranking(*sides, 48, ks=(1, 10), radius=2).scalars
+    assert found == expected | code_health(sides[2], 48)
+    graded = {f"{name}{cut}" for name in ("ndcg", "weighted_map") for cut in ("", "@1", "@10")}
+    assert found.keys() - filled(WHOLE).compute().keys() == graded
+
+
 def test_queries_measured_some_at_a_time_are_all_there(monkeypatch):
-    whole = filled(WHOLE).compute()
+    whole, graded = filled(WHOLE).compute(), multi_hot()[0].compute()
     monkeypatch.setattr(ranking, "QUERIES_AT_ONCE", 4)
     assert filled(WHOLE).compute() == pytest.approx(whole, rel=1e-12)
+    assert multi_hot()[0].compute() == pytest.approx(graded, rel=1e-12)
 
 
 def in_process(rank, port, results):

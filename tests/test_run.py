@@ -15,8 +15,10 @@ import pytest
 import torch
 from conftest import QUICK, ROOT, assert_same_codes, codes_of
 from omegaconf import DictConfig, OmegaConf
+from pictures import write_picture
 
 from deephash.codes import unpack
+from deephash.config import build, checked
 from deephash.data.digits import digits
 from deephash.errors import UserError
 from deephash.run import run
@@ -348,3 +350,62 @@ def constant_features(net: torch.nn.Module, images: torch.Tensor) -> torch.Tenso
 def test_classification_alone_is_a_run_too(compose_run: Compose) -> None:
     cfg = compose_run("phases.order=[pretrain]")
     assert 0.3 < run(cfg) <= 1
+
+
+def own_images(folder: Path) -> list[str]:
+    """Overrides for sixty images of one or two of two labels, two of them the same picture."""
+    rows = ["file,labels"]
+    for i in range(60):
+        write_picture(folder / f"{i}.jpg", seed=i % 59)
+        rows.append(f"{i}.jpg,{['sea', 'sky', 'sea;sky'][i % 3]}")
+    (folder / "broken.jpg").write_bytes(b"")
+    rows.append("broken.jpg,sea")
+    (folder / "list.csv").write_text("\n".join(rows))
+    return [
+        "dataset=images",
+        f"dataset.path={folder / 'list.csv'}",
+        f"dataset.decoded_dir={folder / 'decoded'}",
+        "dataset.size=32",
+        "dataset.workers=1",
+        "dataset.tolerated=0.02",
+        "backbone=resnet_small",
+        "phase.pretrain.batch_size=20",
+        "phase.hash.batch_size=20",
+        "evaluation.ks=[5]",
+    ]
+
+
+def test_own_images_of_several_labels(compose_run: Compose, tmp_path: Path) -> None:
+    own = own_images(tmp_path / "photos")
+    folder = finished(compose_run, *own)
+    figures = json.loads((folder / "metrics.json").read_text())
+    record, test = figures["record"], figures["test"]
+    assert (
+        record["images"]["query"] + record["images"]["database"]
+        == 60 - (record["copies_of_queries_left_out"])
+    )
+    for name in ("ndcg", "ndcg@5", "weighted_map", "weighted_map@5"):
+        assert test[name] > 0
+    (told,) = json.loads((folder / "data.json").read_text())["left_out"]["broken"]
+    assert told.endswith("broken.jpg: no image in a known format")
+    assert codes_of(folder)["database_labels"].shape[1] == 2
+    decoded_anew = finished(compose_run, *own, "dataset.keep_decoded=false", folder="anew")
+    assert_same_codes(folder, decoded_anew)
+    assert (folder / "pictures" / "neighbours.png").is_file()
+
+
+def test_a_query_s_copy_is_left_out(compose_run: Compose, tmp_path: Path) -> None:
+    """Picture 0 and 59 are one; as a query, it is not searched under its other name."""
+    own = own_images(tmp_path / "photos")
+    for seed in range(30):
+        cfg = compose_run(*own, f"seed={seed}", folder=f"{seed}")
+        image_set = build("dataset", checked(cfg).dataset)
+        split = build("protocol", checked(cfg).protocol, image_set, seed)
+        names = image_set.ids[split.query].tolist()
+        if ("0.jpg" in names) != ("59.jpg" in names):
+            break
+    run(cfg)
+    record = json.loads((Path(cfg.run_dir) / "metrics.json").read_text())["record"]
+    assert record["copies_of_queries_left_out"] == 1
+    codes = codes_of(Path(cfg.run_dir))
+    assert not {"0.jpg", "59.jpg"} & set(codes["database_ids"].tolist())

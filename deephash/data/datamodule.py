@@ -1,6 +1,6 @@
 """Whole batches of an image set, for Lightning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deephash import processes
 from deephash.data.augment import augmented
+from deephash.data.image_files import ImageFiles
 from deephash.data.image_set import ImageSet
-from deephash.data.protocols import Split
+from deephash.data.splits import Split
 from deephash.seeds import derived_seed
 
 
@@ -56,7 +57,7 @@ class HashingData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.split = split
-        self.source = InMemory(image_set.images if features is None else features, image_set.labels)
+        self.source = Source(image_set.images if features is None else features, image_set.labels)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.translate = translate
@@ -66,14 +67,14 @@ class HashingData(pl.LightningDataModule):
         self.serves_images = features is None
 
     def setup(self, stage: str) -> None:
-        """Move the images to the device, where the batches are then cut out of them."""
+        """Move what is in memory to the device, where the batches are then cut out of it."""
         if self.trainer is not None:
             self.source = self.source.on(self.trainer.strategy.root_device)
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training images, in an order that depends on seed and epoch."""
         batches = ShuffledBatches(self.split.train, self.batch_size, self.seed)
-        return DataLoader(Shares(self.source), sampler=batches, batch_size=None)
+        return self._loader(Shares(self.source), batches)
 
     def val_dataloader(self) -> list[DataLoader]:
         """The validation images, then the database that they are ranked against."""
@@ -82,7 +83,17 @@ class HashingData(pl.LightningDataModule):
     def loader(self, indices: np.ndarray) -> DataLoader:
         """Batches of this process's share of these images, in order."""
         batches = list(processes.share(torch.from_numpy(indices)).split(self.eval_batch_size))
-        return DataLoader(self.source, sampler=batches, batch_size=None)
+        return self._loader(self.source, batches)
+
+    def _loader(self, source: Dataset, batches: Iterable[Tensor]) -> DataLoader:
+        in_files = isinstance(self.source.inputs, ImageFiles)
+        return DataLoader(
+            source,
+            sampler=batches,
+            batch_size=None,
+            num_workers=self.source.workers,
+            pin_memory=in_files and torch.cuda.is_available(),
+        )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training images, on the device."""
@@ -100,26 +111,35 @@ class HashingData(pl.LightningDataModule):
         return {**batch, "inputs": images}
 
 
-class InMemory(Dataset):
+class Source(Dataset):
     """A data set that is asked for a whole batch at once."""
 
-    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
+    def __init__(self, inputs: Tensor | ImageFiles, labels: Tensor) -> None:
         self.inputs = inputs
         self.labels = labels
 
-    def on(self, device: torch.device) -> "InMemory":
-        """The same in that device's memory."""
-        return InMemory(self.inputs.to(device), self.labels.to(device))
+    @property
+    def workers(self) -> int:
+        """Processes that make batches: where files are decoded; else they would only copy."""
+        if isinstance(self.inputs, ImageFiles) and self.inputs.pixels is None:
+            return self.inputs.workers
+        return 0
+
+    def on(self, device: torch.device) -> "Source":
+        """The same in that device's memory; files stay where they are."""
+        if isinstance(self.inputs, ImageFiles):
+            return self
+        return Source(self.inputs.to(device), self.labels.to(device))
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        indices = indices.to(self.inputs.device)
+        indices = indices.to(self.labels.device)
         return {"inputs": self.inputs[indices], "labels": self.labels[indices], "indices": indices}
 
 
 class Shares(Dataset):
     """Of each batch this process's share, and the labels of all of it."""
 
-    def __init__(self, source: InMemory) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
 
     def __getitem__(self, indices: Tensor) -> Batch:

@@ -1,40 +1,15 @@
 """Evaluation protocols: which images are queries, which are trained on, which are searched."""
 
-import hashlib
-from dataclasses import dataclass, replace
+import re
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from deephash.data.image_set import ImageSet
+from deephash.data.splits import Split, share_of_each, strata
 from deephash.errors import UserError
 from deephash.seeds import derived_seed
-
-
-@dataclass(frozen=True)
-class Split:
-    """Index arrays into an image set, each in increasing order.
-
-    `query` is disjoint from all others. `validation` is held out of the training images for curves
-    and model selection: its images are ranked against `validation_database`, some of `train`.
-    """
-
-    train: np.ndarray
-    query: np.ndarray
-    database: np.ndarray
-    validation: np.ndarray
-    validation_database: np.ndarray
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The index arrays by name."""
-        return dict(vars(self))
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 over the index arrays."""
-        digest = hashlib.sha256()
-        for name, indices in self.arrays().items():
-            digest.update(name.encode() + indices.astype("<i8").tobytes())
-        return digest.hexdigest()
 
 
 def test_vs_train(image_set: ImageSet, seed: int) -> Split:
@@ -54,8 +29,10 @@ def per_class(
 ) -> Split:
     """Queries and training images drawn from each class, official split or not.
 
+    An image of several classes is drawn for one of them; the rarest class draws first.
+
     Args:
-        image_set: single-label.
+        image_set: with class indices or multi-hot labels.
         seed: fixes the draw.
         queries: how many of each class.
         train: how many of each class; null: all that are no queries.
@@ -65,24 +42,28 @@ def per_class(
         UserError: a class has fewer images than asked for.
     """
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
-    labels = image_set.labels.numpy()
+    members = _members(image_set.labels.numpy(), len(image_set.classes))
+    in_turn = np.arange(members.shape[1])
+    if image_set.labels.ndim > 1:
+        in_turn = np.argsort(members.sum(axis=0), kind="stable")
+    free = np.ones(len(image_set), dtype=bool)
     chosen_queries, chosen_train = [], []
-    for index, name in enumerate(image_set.classes):
-        members = rng.permutation(np.flatnonzero(labels == index))
+    for index in in_turn:
+        drawn = rng.permutation(np.flatnonzero(members[:, index] & free))
         wanted = queries + (train or 1)
-        if len(members) < wanted:
+        if len(drawn) < wanted:
             asked = f"protocol.queries={queries} and protocol.train={train}"
             raise UserError(
-                f"{asked} ask {wanted} images of class '{name}' of {image_set.name}, "
-                f"which has {len(members)}. Ask for fewer."
+                f"{asked} ask {wanted} images of class '{image_set.classes[index]}' of "
+                f"{image_set.name}, which has {len(drawn)}. Ask for fewer."
             )
-        chosen_queries.append(members[:queries])
-        chosen_train.append(members[queries : None if train is None else wanted])
+        chosen_queries.append(drawn[:queries])
+        chosen_train.append(drawn[queries : queries + (train or 0)])
+        free[drawn[: queries + (train or 0)]] = False
     query = np.sort(np.concatenate(chosen_queries))
-    training = np.sort(np.concatenate(chosen_train))
-    searched = np.setdiff1d(np.arange(len(image_set)), query)
-    if not train_in_database:
-        searched = np.setdiff1d(searched, training)
+    others = np.setdiff1d(np.arange(len(image_set)), query)
+    training = np.sort(np.concatenate(chosen_train)) if train else others
+    searched = others if train_in_database else np.setdiff1d(others, training)
     if not len(searched):
         raise UserError(
             "protocol: no image is left for the database. Set protocol.train to a number of images "
@@ -91,44 +72,110 @@ def per_class(
     return _split(train=training, query=query, database=searched)
 
 
+def at_random(image_set: ImageSet, seed: int, *, queries: int, train: int) -> Split:
+    """Queries drawn from all images, training images from the others, which are the database.
+
+    Raises:
+        UserError: there are not as many images.
+    """
+    if queries + train > len(image_set):
+        raise UserError(
+            f"protocol.queries={queries} and protocol.train={train} ask more than the "
+            f"{len(image_set)} images of {image_set.name}. Ask for fewer."
+        )
+    rng = np.random.default_rng(derived_seed(seed, "protocol"))
+    drawn = rng.permutation(len(image_set))
+    training = np.sort(drawn[queries : queries + train])
+    return _split(train=training, query=np.sort(drawn[:queries]), database=np.sort(drawn[queries:]))
+
+
+def stratified(image_set: ImageSet, seed: int, *, queries: float) -> Split:
+    """The same share of each class for queries; the rest is both training set and database.
+
+    Raises:
+        UserError: that is none or all of the images.
+    """
+    rng = np.random.default_rng(derived_seed(seed, "protocol"))
+    every = np.arange(len(image_set))
+    query = share_of_each(every, strata(image_set.labels.numpy()), queries, rng)
+    if not 0 < queries < 1 or not 0 < len(query) < len(image_set):
+        raise UserError(
+            f"protocol.queries={queries} makes {len(query)} of the {len(image_set)} images of "
+            f"{image_set.name} queries. Give a share between 0 and 1, and several images a class."
+        )
+    others = np.setdiff1d(every, query)
+    return _split(train=others, query=query, database=others)
+
+
+def given(
+    image_set: ImageSet,
+    seed: int,
+    *,
+    queries: str,
+    train: str,
+    database: str | None,
+    tolerated: float,
+) -> Split:
+    """What lists say: a line an image, its id or its file's name, labels after it or not.
+
+    Args:
+        image_set: whose ids they are.
+        seed: unused: nothing is drawn.
+        queries: path of a list.
+        train: path of a list.
+        database: path of a list; None for all images but the queries.
+        tolerated: share of a list that may name images which the set lacks.
+
+    Raises:
+        UserError: a list cannot be read, names too many unknown images, or a query is trained on
+            or searched.
+    """
+    del seed
+    query, training = (_listed(image_set, path, tolerated) for path in (queries, train))
+    searched = np.setdiff1d(np.arange(len(image_set)), query)
+    if database is not None:
+        searched = _listed(image_set, database, tolerated)
+    for name, path, indices in (("train", train, training), ("database", database, searched)):
+        both = np.intersect1d(query, indices)
+        if len(both):
+            raise UserError(
+                f"protocol.{name}={path} names {len(both)} of the queries, for example "
+                f"{image_set.ids[both[0]]}. A query must be neither trained on nor searched."
+            )
+    return _split(train=training, query=query, database=searched)
+
+
+def _listed(image_set: ImageSet, path: str, tolerated: float) -> npt.NDArray[np.int64]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise UserError(f"protocol: the list {path} cannot be read: {error.strerror}.") from None
+    names = [re.sub(r"(\s+[01])*\s*$", "", line).replace("\\", "/") for line in lines]
+    names = [name for name in names if name]
+    position = {name.rpartition("/")[2]: i for i, name in enumerate(image_set.ids)}
+    if len(position) < len(image_set):  # files of one name: the folder tells them apart
+        position = {}
+    position |= {name: i for i, name in enumerate(image_set.ids)}
+    unknown = [
+        name for name in names if name not in position and name.rpartition("/")[2] not in position
+    ]
+    if len(unknown) > tolerated * len(names) or len(unknown) == len(names):
+        raise UserError(
+            f"protocol: {path} names {len(names):,} images, of which {image_set.name} lacks "
+            f"{len(unknown):,}, more than protocol.tolerated={tolerated} of them"
+            + (f"; for example {unknown[0]}." if unknown else ".")
+        )
+    if unknown:
+        print(f"{path}: {len(unknown):,} of {len(names):,} images are not there")
+    found = [position.get(name, position.get(name.rpartition("/")[2], -1)) for name in names]
+    return np.unique([index for index in found if index >= 0])
+
+
+def _members(labels: np.ndarray, classes: int) -> npt.NDArray[np.bool_]:
+    """Which images are of which class: (n, classes)."""
+    return labels > 0 if labels.ndim > 1 else labels[:, None] == np.arange(classes)
+
+
 def _split(train: np.ndarray, query: np.ndarray, database: np.ndarray) -> Split:
     none = np.empty(0, dtype=np.int64)
     return Split(train, query, database, validation=none, validation_database=none)
-
-
-def with_validation(
-    split: Split, labels: np.ndarray, *, share: float, database: int, seed: int
-) -> Split:
-    """Hold `share` of the training images of each class out for validation.
-
-    They stay in the database, as the protocol says, but are not trained on.
-
-    Args:
-        split: without validation.
-        labels: class indices (n,) of the image set.
-        share: of each class, at least one image.
-        database: how many of the remaining training images validation ranks, at most.
-        seed: fixes the draw.
-    """
-    rng = np.random.default_rng(derived_seed(seed, "validation"))
-    held_out = []
-    for label in np.unique(labels[split.train]):
-        members = rng.permutation(split.train[labels[split.train] == label])
-        held_out.append(members[: max(1, round(share * len(members)))])
-    validation = np.sort(np.concatenate(held_out))
-    train = np.setdiff1d(split.train, validation)
-    if not len(train):
-        raise UserError(f"validation.share={share} leaves no image to train on. Lower it.")
-    ranked = np.sort(rng.permutation(train)[:database])
-    return replace(split, train=train, validation=validation, validation_database=ranked)
-
-
-def content_overlap(image_set: ImageSet, split: Split) -> int:
-    """How many queries have an exact copy of their pixels in the database."""
-    pixels = image_set.images.numpy()
-
-    def digests(indices: np.ndarray) -> list[bytes]:
-        return [hashlib.sha1(pixels[i].tobytes(), usedforsecurity=False).digest() for i in indices]
-
-    searched = set(digests(split.database))
-    return sum(digest in searched for digest in digests(split.query))

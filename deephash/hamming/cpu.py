@@ -108,6 +108,15 @@ def _share_label(a, b):  # type: ignore[no-untyped-def]
     return shared != 0
 
 
+@njit(nogil=True, cache=True)
+def _grade(query_key, keys, j, width):  # type: ignore[no-untyped-def]
+    """How many labels a query shares with the j-th item, whose label words are flat."""
+    grade = np.uint64(0)
+    for word in range(len(width)):
+        grade += _popcount(query_key[word] & keys[j * len(width) + word])
+    return grade
+
+
 @njit(parallel=True, nogil=True, cache=True)
 def histogram(  # type: ignore[no-untyped-def]
     query, by_class, database, first, end, width, bits
@@ -192,6 +201,59 @@ def histogram_multi_hot(  # type: ignore[no-untyped-def]
             items[i, distance] += 1
             relevant[i, distance] += _share_label(query_keys[i], database_keys[j])
     return items, relevant
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def graded_histogram(  # type: ignore[no-untyped-def]
+    query, query_keys, database, database_keys, width, key_width, bits, gain
+):
+    """`histogram_multi_hot` with grades, the numbers of labels shared with a query.
+
+    Items, relevant items, sums of the grades and of their gains by query and distance, four arrays
+    (q, bits + 1), and items by query and grade, (q, len(gain)). `gain` holds that of each grade.
+    """
+    items = np.zeros((len(query), bits + 1), np.int64)
+    relevant, grades = np.zeros_like(items), np.zeros_like(items)
+    gains = np.zeros(items.shape, np.float64)
+    by_grade = np.zeros((len(query), len(gain)), np.int64)
+    for i in prange(len(query)):
+        table = np.zeros((bits + 1, len(gain)), np.int64)
+        _count_grades(query[i], query_keys[i], database, database_keys, width, key_width, table)
+        for distance in range(bits + 1):
+            for grade in range(len(gain)):
+                count = table[distance, grade]
+                items[i, distance] += count
+                relevant[i, distance] += count * (grade > 0)
+                grades[i, distance] += count * grade
+                gains[i, distance] += count * gain[grade]
+                by_grade[i, grade] += count
+    return items, relevant, grades, gains, by_grade
+
+
+@njit(nogil=True, cache=True)
+def _count_grades(  # type: ignore[no-untyped-def]
+    code, key, codes, keys, width, key_width, table
+):
+    """Add to `table`, distance x grade, how many items have which.
+
+    One increment a pair serves all sums, as in `_count`; words of codes and of labels are flat.
+    """
+    _wide_vectors()
+    words, key_words = len(width), len(key_width)
+    stride = np.uint64(np.uint32(table.shape[1]))  # as in `_count`
+    cells = table.reshape(-1)
+    index = np.empty(CODES_AT_A_TIME, np.uint64)
+    n = len(codes) // words
+    whole = n // CODES_AT_A_TIME * CODES_AT_A_TIME
+    for start in range(0, whole, CODES_AT_A_TIME):
+        block, key_block = codes[start * words :], keys[start * key_words :]
+        for j in range(CODES_AT_A_TIME):
+            distance = _distance(code, block, j, width)
+            index[j] = distance * stride + _grade(key, key_block, j, key_width)
+        for j in range(CODES_AT_A_TIME):
+            cells[index[j]] += 1
+    for j in range(whole, n):
+        table[_distance(code, codes, j, width), _grade(key, keys, j, key_width)] += 1
 
 
 @njit(parallel=True, nogil=True, cache=True)

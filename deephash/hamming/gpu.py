@@ -1,5 +1,7 @@
 """The Hamming kernels in torch, for a GPU: some queries at a time, in whole numbers."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,11 +23,36 @@ def histogram(
         else:
             pairs = zip(keys.T, database_keys.T, strict=True)
             shared = torch.stack([(a[:, None] & b) != 0 for a, b in pairs]).any(dim=0)
-        first_bin = torch.arange(len(words), device=words.device)[:, None] * bins
-        flat = (first_bin + 2 * distance + shared).flatten()
-        chunks.append(torch.bincount(flat, minlength=len(words) * bins))
+        chunks.append(_counted(2 * distance + shared, bins))
     counts = torch.cat(chunks).view(len(query), bits + 1, 2)
     return counts.sum(dim=2), counts[:, :, 1]
+
+
+def graded_histogram(
+    query: Tensor,
+    query_keys: Tensor,
+    database: Tensor,
+    database_keys: Tensor,
+    *,
+    bits: int,
+    gain: Tensor,
+) -> tuple[Tensor, ...]:
+    """What `cpu.graded_histogram` returns, on the CPU, from int64 words and keys.
+
+    `gain`, float64, stays on the CPU, and the sums are made there: Apple's GPUs lack the type.
+    """
+    bins = (bits + 1) * len(gain)
+    rows = max(1, PAIRS_PER_CHUNK // max(bins, len(database)))
+    grade = torch.arange(len(gain))
+    chunks = []
+    for words, keys in zip(query.split(rows), query_keys.split(rows), strict=True):
+        cells = _distances(words, database) * len(gain) + _grades(keys, database_keys)
+        counts = _counted(cells, bins).view(len(words), bits + 1, len(gain)).cpu()
+        relevant, grades, gains = (
+            (counts * weight).sum(dim=2) for weight in (grade > 0, grade, gain)
+        )
+        chunks.append((counts.sum(dim=2), relevant, grades, gains, counts.sum(dim=1)))
+    return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
 
 
 def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -45,12 +72,30 @@ def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return keys & (1 << POSITION_BITS) - 1, keys >> POSITION_BITS
 
 
+def _counted(values: Tensor, bins: int) -> Tensor:
+    """How often each row holds each number below `bins`, (rows, bins)."""
+    first_bin = torch.arange(len(values), device=values.device)[:, None] * bins
+    counts = torch.bincount((first_bin + values).flatten(), minlength=len(values) * bins)
+    return counts.view(len(values), bins)
+
+
 def _distances(query: Tensor, database: Tensor) -> Tensor:
-    pairs = zip(query.T, database.T, strict=True)
-    distance = torch.zeros(len(query), len(database), dtype=torch.int64, device=query.device)
-    for a, b in pairs:
-        distance += _popcount(a[:, None] ^ b)
-    return distance
+    return _set_bits(torch.bitwise_xor, query, database)
+
+
+def _grades(query_keys: Tensor, database_keys: Tensor) -> Tensor:
+    """Numbers of shared labels."""
+    return _set_bits(torch.bitwise_and, query_keys, database_keys)
+
+
+def _set_bits(
+    combined: Callable[[Tensor, Tensor], Tensor], query: Tensor, database: Tensor
+) -> Tensor:
+    """Set bits of the combined words of each pair, int64 (q, n)."""
+    count = torch.zeros(len(query), len(database), dtype=torch.int64, device=query.device)
+    for a, b in zip(query.T, database.T, strict=True):
+        count += _popcount(combined(a[:, None], b))
+    return count
 
 
 def _popcount(words: Tensor) -> Tensor:

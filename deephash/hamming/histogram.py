@@ -1,6 +1,6 @@
 """Histograms of Hamming distances: what a ranking is, up to the order of ties."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,28 @@ from deephash.hamming.words import as_array, as_words
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MOST_LABELS = 960  # of a query: 2^960 times any int64 number of items is within float64
+
+
+class GradedHistogram(NamedTuple):
+    """What `graded_histogram` counts for each query; the grade is the number of shared labels.
+
+    Attributes:
+        items: items at each distance, int64 (q, bits + 1).
+        relevant: those of grade 1 and above, int64 (q, bits + 1).
+        grades: sum of their grades, int64 (q, bits + 1).
+        gains: sum of their gains, see `gain_by_grade`; float64 (q, bits + 1), exact below 2^53.
+        by_grade: items of each grade, int64 (q, most + 1), where `most` is the most labels that
+            a query has: no item shares more.
+    """
+
+    items: Counts
+    relevant: Counts
+    grades: Counts
+    gains: Floats
+    by_grade: Counts
 
 
 def distance_histogram(
@@ -43,9 +65,7 @@ def distance_histogram(
     """
     arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
     if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
-        device = query_words.device
-        tensors = (torch.from_numpy(array.view(np.int64)).to(device) for array in arrays)
-        items, relevant = gpu.histogram(*tensors, bits=bits)
+        items, relevant = gpu.histogram(*_tensors(arrays, query_words.device), bits=bits)
         return items.cpu().numpy(), relevant.cpu().numpy()
     query, query_keys, database, database_keys = arrays
     order, first, end = _grouped(query_keys, database_keys)
@@ -57,6 +77,61 @@ def distance_histogram(
         return cpu.histogram_multi_hot(query, query_keys, flat, database_keys, width, bits)
 
 
+def graded_histogram(
+    query_words: Array | Tensor,
+    query_labels: Array | Tensor,
+    database_words: Array | Tensor,
+    database_labels: Array | Tensor,
+    bits: int,
+) -> GradedHistogram:
+    """`distance_histogram` of multi-hot labels, with grades: the numbers of shared labels.
+
+    One pass over the pairs, on a GPU or a CPU as there. The histograms of two shards of a database
+    add up field by field to those of the whole.
+
+    Args:
+        query_words: as for `distance_histogram`, and so is `database_words`.
+        query_labels: multi-hot, (q, c); a query has at most 960 of the labels.
+        database_words: see there.
+        database_labels: multi-hot, (n, c).
+        bits: length of a code.
+
+    Returns:
+        the histograms, see `GradedHistogram`.
+
+    Raises:
+        ValueError: words or labels have the wrong shape or type, labels are class indices, or a
+            query has so many labels that its gains might overflow.
+    """
+    arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
+    query, query_keys, database, database_keys = arrays
+    if query_keys.ndim == 1:
+        raise ValueError("labels are class indices: grades need multi-hot labels, (q, c), (n, c)")
+    labels = np.bitwise_count(query_keys).sum(axis=1, dtype=np.int64)
+    most = int(labels.max(initial=0))
+    if most > MOST_LABELS:
+        raise ValueError(
+            f"query {labels.argmax()} has {most} labels: give at most {MOST_LABELS}, "
+            "the gains of more may overflow"
+        )
+    gain = gain_by_grade(most)
+    if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
+        tensors = _tensors(arrays, query_words.device)
+        found = gpu.graded_histogram(*tensors, bits=bits, gain=torch.from_numpy(gain))
+        return GradedHistogram(*(part.numpy() for part in found))
+    codes, width = cpu.flat(database)
+    keys, key_width = cpu.flat(database_keys)
+    with cpu.as_many_threads_as_torch():
+        return GradedHistogram(
+            *cpu.graded_histogram(query, query_keys, codes, keys, width, key_width, bits, gain)
+        )
+
+
+def gain_by_grade(most: int) -> Floats:
+    """The gains 2^grade - 1 of the grades 0 to `most`, float64 (most + 1,)."""
+    return np.ldexp(1.0, np.arange(most + 1)) - 1
+
+
 def database_order_histogram(
     query_words: Array | Tensor,
     query_labels: Array | Tensor,
@@ -65,7 +140,7 @@ def database_order_histogram(
     bits: int,
     *,
     cutoffs: list[int],
-) -> tuple[Counts, Counts, npt.NDArray[np.float64], Counts]:
+) -> tuple[Counts, Counts, Floats, Counts]:
     """`distance_histogram`, and the ranking with ties in database order, as public code has it.
 
     One pass over the pairs, on the CPU.
@@ -128,6 +203,11 @@ def _checked(
             f"{database_label.shape}: give both as class indices or both as multi-hot of one width"
         )
     return query, _label_keys(query_label), database, _label_keys(database_label)
+
+
+def _tensors(arrays: tuple[Array, ...], device: torch.device) -> list[Tensor]:
+    """Words and keys on a device, as int64: torch does little with uint64."""
+    return [torch.from_numpy(array.view(np.int64)).to(device) for array in arrays]
 
 
 def _label_keys(labels: Array) -> Array:

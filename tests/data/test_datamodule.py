@@ -1,10 +1,17 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
+from pictures import class_folders, own
 
 from deephash.data.datamodule import HashingData, ShuffledBatches
 from deephash.data.digits import digits
 from deephash.data.image_set import channel_statistics
-from deephash.data.protocols import per_class, with_validation
+from deephash.data.protocols import per_class
+from deephash.data.splits import with_validation
+from deephash.errors import UserError
 
 
 def data(batch_size: int = 100, **kwargs: object) -> HashingData:
@@ -46,6 +53,41 @@ def test_batches_are_cut_out_where_the_images_lie() -> None:
     batch = data().source.on(torch.device("meta"))[torch.arange(3)]
     assert {value.device.type for value in batch.values()} == {"meta"}  # type: ignore[attr-defined]
     assert batch["inputs"].shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_images_in_files_are_served_as_those_in_memory(keep: bool, tmp_path: Path) -> None:
+    """Kept by this process, or decoded anew by two others."""
+    source = class_folders(tmp_path / "photos", per_class=20)
+    in_files = own(source, keep_decoded=keep)
+    every = torch.arange(len(in_files))
+    in_memory = replace(in_files, images=in_files.images[every])
+    split = per_class(in_files, 0, queries=2, train=None, train_in_database=True)
+    split = with_validation(split, in_files.labels.numpy(), share=0.1, database=10, seed=0)
+    served = []
+    for image_set in (in_files, in_memory):
+        settings = {"batch_size": 7, "eval_batch_size": 8, "translate": 1, "flip": True}
+        made = HashingData(image_set, split, **settings, cutout=0, seed=0)
+        served.append([*made.train_dataloader(), *made.loader(split.database)])
+    assert made.source.workers == 0
+    for batch, expected in zip(*served, strict=True):
+        assert batch.keys() == expected.keys()
+        assert all(torch.equal(batch[key], expected[key]) for key in batch)
+
+
+def test_an_image_lost_in_a_loading_process_is_told_in_a_sentence(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "photos", per_class=20)
+    image_set = own(source, keep_decoded=False)
+    split = per_class(image_set, 0, queries=2, train=None, train_in_database=True)
+    settings = {"batch_size": 7, "eval_batch_size": 8, "translate": 1, "flip": True}
+    made = HashingData(image_set, split, **settings, cutout=0, seed=0)
+    assert made.source.workers == 2
+    (source / image_set.ids[split.database[0]]).write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        list(made.loader(split.database))
+    lost = source / image_set.ids[split.database[0]]
+    told = f"{lost}: no image in a known format. It was whole when the run began."
+    assert str(caught.value) == told
 
 
 def test_order_depends_on_seed_and_epoch() -> None:

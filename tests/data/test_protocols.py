@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,8 @@ from conftest import composed
 
 from deephash.config import build, checked
 from deephash.data.image_set import ImageSet
-from deephash.data.protocols import content_overlap, per_class, test_vs_train, with_validation
+from deephash.data.protocols import given, per_class, stratified, test_vs_train
+from deephash.data.splits import strata, with_validation, without_copies
 from deephash.errors import UserError
 
 test_vs_train.__test__ = False  # type: ignore[attr-defined]  # a protocol, not a test
@@ -77,12 +81,17 @@ def test_an_empty_database_is_refused() -> None:
         per_class(image_set(), 0, queries=30, train=None, train_in_database=False)
 
 
-def test_content_overlap_counts_copies_under_other_ids() -> None:
+def test_copies_of_queries_are_left_out_of_database_and_training() -> None:
     made = image_set()
     split = test_vs_train(made, seed=0)
-    assert content_overlap(made, split) == 0
-    made.images[split.query[:3]] = made.images[split.database[40:43]]
-    assert content_overlap(made, split) == 3
+    assert without_copies(made, split).checksum == split.checksum
+    copied = split.database[40:43]
+    made = image_set()
+    made.images[split.query[:3]] = made.images[copied]
+    found = without_copies(made, split)
+    assert found.query.tolist() == split.query.tolist()
+    assert found.database.tolist() == np.setdiff1d(split.database, copied).tolist()
+    assert found.train.tolist() == np.setdiff1d(split.train, copied).tolist()
 
 
 def test_checksum_of_a_split_sees_every_part() -> None:
@@ -94,3 +103,122 @@ def test_checksum_of_a_split_sees_every_part() -> None:
     for name, indices in split.arrays().items():
         sums.add(type(split)(**{**split.arrays(), name: indices[1:]}).checksum)
     assert len(sums) == 6
+
+
+def multi_label(n: int = 3000, classes: int = 5) -> ImageSet:
+    """Class c with chance 1 / (c + 1), and class 0 where there is no other."""
+    made = image_set(per_class=n // classes, classes=classes)
+    chances = 1 / np.arange(1, classes + 1)
+    labels = (np.random.default_rng(0).random((n, classes)) < chances * 0.5).astype(np.uint8)
+    labels[~labels.any(axis=1), 0] = 1
+    return replace(made, labels=torch.from_numpy(labels))
+
+
+def test_each_class_of_several_labels_draws_images_of_its_own() -> None:
+    made = multi_label()
+    split = protocol("tc21", made, "protocol.queries=20", "protocol.train=50")
+    assert len(split.query) == 20 * 5
+    assert len(split.train) == 50 * 5
+    assert not np.intersect1d(split.query, split.train).size
+    assert split.database.tolist() == np.setdiff1d(np.arange(3000), split.query).tolist()
+    labels = made.labels.numpy()
+    assert (labels[split.query].sum(axis=0) >= 20).all()
+    assert (labels[split.train].sum(axis=0) >= 50).all()
+
+
+def test_strata_are_classes_or_the_rarest_of_several() -> None:
+    assert strata(np.array([3, 1, 1])).tolist() == [3, 1, 1]
+    labels = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 1], [0, 1, 0]])
+    assert strata(labels).tolist() == [0, 1, 2, 2, 1]  # of 4, 3 and 2 images
+
+
+def test_validation_of_several_labels_has_each_class_in_its_share() -> None:
+    made = multi_label()
+    before = protocol("hashnet", made, "protocol.queries=300", "protocol.train=2000")
+    labels = made.labels.numpy()
+    split = with_validation(before, labels, share=0.1, database=500, seed=0)
+    share = labels[split.validation].sum(axis=0) / labels[before.train].sum(axis=0)
+    np.testing.assert_allclose(share, 0.1, atol=0.04)
+    assert len(split.validation) == pytest.approx(200, abs=5)
+
+
+def test_hashnet_draws_from_all_images() -> None:
+    made = image_set()
+    split = protocol("hashnet", made, "protocol.queries=500", "protocol.train=1000")
+    assert (len(split.query), len(split.train), len(split.database)) == (500, 1000, 6500)
+    assert np.isin(split.train, split.database).all()
+    assert not np.intersect1d(split.query, split.database).size
+    with pytest.raises(UserError, match=r"queries=5000 and protocol.train=10000 .* 7000 images"):
+        protocol("hashnet", made)
+
+
+def test_a_tenth_of_each_class_queries() -> None:
+    made = image_set(per_class=70)
+    split = protocol("10-percent", made)
+    assert counts(made, split.query) == [7] * 10
+    assert split.train.tolist() == split.database.tolist()
+    assert len(split.database) + len(split.query) == len(made)
+
+
+def test_a_class_of_one_image_gives_no_query() -> None:
+    labels = torch.tensor([0] * 20 + [1])
+    made = replace(image_set(per_class=3, classes=7), labels=labels, classes=("a", "b"))
+    assert stratified(made, 0, queries=0.1).query.max() < 20
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+def test_a_share_that_leaves_nothing_is_refused(share: float) -> None:
+    with pytest.raises(UserError, match=rf"protocol.queries={share} makes"):
+        stratified(image_set(per_class=70), 0, queries=share)
+
+
+def lists(folder: Path, **names: list[str]) -> list[str]:
+    for part, lines in names.items():
+        (folder / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return [f"protocol.{part}={folder / part}.txt" for part in names]
+
+
+def test_given_lists(tmp_path: Path) -> None:
+    made = image_set(per_class=4)
+    overrides = lists(
+        tmp_path,
+        queries=["made/3 1 0 0", "made/1\t0 0 1", ""],
+        train=["other\\folder\\7", "made/5"],
+        database=["made/5", "made/7", "made/9", "made/5"],
+    )
+    split = protocol("given", made, *overrides)
+    assert split.query.tolist() == [1, 3]
+    assert split.train.tolist() == [5, 7]
+    assert split.database.tolist() == [5, 7, 9]
+    split = protocol("given", made, *overrides[:2])
+    assert split.database.tolist() == [i for i in range(40) if i not in (1, 3)]
+
+
+def test_given_names_with_blanks(tmp_path: Path) -> None:
+    made = image_set(per_class=1, classes=3)
+    made = replace(made, ids=np.array(["a 1 b.jpg", "a b.jpg", "c.jpg"]))
+    overrides = lists(tmp_path, queries=["a 1 b.jpg 0 1"], train=["a b.jpg", "c.jpg 1 1"])
+    split = protocol("given", made, *overrides)
+    assert split.query.tolist() == [0]
+    assert split.train.tolist() == [1, 2]
+
+
+def test_given_lists_that_leak_or_name_others_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    made = image_set(per_class=40)
+    some = [f"made/{i}" for i in range(200)]
+    leaks = lists(tmp_path, queries=some[:10], train=some[9:])
+    with pytest.raises(UserError, match=r"protocol.train=.*names 1 of the queries.* made/9\."):
+        protocol("given", made, *leaks)
+    leaks = lists(tmp_path, queries=some[:10], train=some[10:], database=some[8:])
+    with pytest.raises(UserError, match=r"protocol.database=.*names 2 of the queries"):
+        protocol("given", made, *leaks)
+    unknown = lists(tmp_path, queries=some[:10], train=[*some[10:], "x/1000", "x/1001"])
+    with pytest.raises(UserError, match=r"names 192 images, of which made lacks 2, .*x/1000"):
+        protocol("given", made, *unknown)
+    split = protocol("given", made, *unknown, "protocol.tolerated=0.02")
+    assert split.train.tolist() == list(range(10, 200))
+    assert "2 of 192 images are not there" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"nowhere.txt cannot be read: No such file"):
+        given(made, 0, queries="nowhere.txt", train="", database=None, tolerated=0)

@@ -47,6 +47,21 @@ def test_learns_to_separate(method: Method) -> None:
     assert inner[alike].min() > inner[~alike].max()
 
 
+def test_multi_hot_labels_of_one_class_each_are_class_indices(method: Method) -> None:
+    logits, labels = torch.randn(9, 12), torch.arange(9) % 3
+    expected = method.loss(HashBatch(logits, labels))
+    found = method.loss(HashBatch(logits, torch.eye(3, dtype=torch.uint8)[labels]))
+    torch.testing.assert_close(found, expected)
+
+
+def test_many_labels_that_no_two_share_change_nothing(method: Method) -> None:
+    logits, labels = torch.randn(9, 12), torch.arange(9) % 3
+    of_its_own = torch.eye(100, dtype=torch.uint8)[:9]
+    several = torch.cat([torch.eye(3, dtype=torch.uint8)[labels], of_its_own], dim=1)
+    expected = method.loss(HashBatch(logits, labels))
+    torch.testing.assert_close(method.loss(HashBatch(logits, several)), expected)
+
+
 def test_order_of_the_batch_does_not_matter(method: Method) -> None:
     logits, labels = torch.randn(9, 12), torch.arange(9) % 3
     order = torch.randperm(9)

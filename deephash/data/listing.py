@@ -1,0 +1,142 @@
+"""From a list of image files to an image set: what cannot be used is counted, listed, left out."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from deephash.data.image_files import all_decoded
+from deephash.data.image_set import ImageSet
+from deephash.errors import UserError
+from deephash.files import write_json
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How image files become pixels, as it stands in `conf/dataset/`.
+
+    Attributes:
+        size: side in pixels that images are brought to.
+        keep: whether to keep the decoded images, as one memory-mapped file.
+        folder: where they lie.
+        workers: that decode at once.
+        tolerated: share of the rows that may be missing, broken, unlabelled or repeated.
+    """
+
+    size: int
+    keep: bool
+    folder: Path
+    workers: int
+    tolerated: float
+
+
+@dataclass
+class Listing:
+    """What is said of images before one is opened: a row an image.
+
+    Attributes:
+        name: of the data set.
+        source: the file or folder that says it, for errors.
+        ids: unique but for repeated rows, the same on every machine.
+        paths: of the files.
+        labels: int64 class indices (n,), -1 for none, or uint8 multi-hot (n, classes).
+        classes: their names.
+        is_test: bool (n,), of a given split.
+        left_out: rows that cannot be used, a sentence each, by what is wrong.
+        notes: what the report says beside that.
+    """
+
+    name: str
+    source: Path
+    ids: list[str]
+    paths: list[Path]
+    labels: npt.NDArray[np.integer]
+    classes: tuple[str, ...]
+    is_test: npt.NDArray[np.bool_]
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def image_set(self, decoding: Decoding) -> ImageSet:
+        """The images that can be used: one for each file that is there, whole and labelled.
+
+        Writes a report of all others beside the decoded images. Of rows that name one file the
+        first stands.
+
+        Raises:
+            UserError: too many are left out, or no image is left.
+        """
+        rows = len(self.ids)
+        kept = np.ones(rows, dtype=bool)
+        seen: dict[str, int] = {}
+        labelled = np.atleast_1d(
+            self.labels >= 0 if self.labels.ndim == 1 else self.labels.any(axis=1)
+        )
+        for row, (name, path) in enumerate(zip(self.ids, self.paths, strict=True)):
+            first = seen.setdefault(name, row)
+            if first != row:
+                same = np.array_equal(self.labels[row], self.labels[first])
+                self._leave("repeated", name if same else f"{name}, with other labels", kept, row)
+            elif not labelled[row]:
+                self._leave("unlabelled", name, kept, row)
+            elif not os.path.isfile(path):  # nor reached: Path.is_file raises there
+                self._leave("missing", str(path), kept, row)
+        self._check(rows, decoding)
+        chosen = np.flatnonzero(kept)
+        images, broken = all_decoded(
+            [self.paths[row] for row in chosen],
+            size=decoding.size,
+            keep=decoding.keep,
+            folder=decoding.folder,
+            workers=decoding.workers,
+        )
+        for position, reason in broken.items():
+            row = int(chosen[position])
+            self._leave("broken", f"{self.paths[row]}: {reason}", kept, row)
+        self._check(rows, decoding)
+        if self._count():
+            counts = ", ".join(f"{len(told):,} {kind}" for kind, told in self.left_out.items())
+            print(f"{self.name}: {kept.sum():,} of {rows:,} images; left out: {counts}")
+        return ImageSet(
+            name=self.name,
+            images=images.only(kept[chosen]),
+            labels=torch.from_numpy(self.labels[kept]),
+            ids=np.array(self.ids)[kept],
+            classes=self.classes,
+            is_test=self.is_test[kept],
+            report=self._report(rows, decoding),
+        )
+
+    def _leave(self, kind: str, told: str, kept: npt.NDArray[np.bool_], row: int) -> None:
+        self.left_out.setdefault(kind, []).append(told)
+        kept[row] = False
+
+    def _report(self, rows: int, decoding: Decoding) -> dict[str, Any]:
+        """What is left out, written down and told."""
+        report = {
+            "source": str(self.source),
+            "rows": rows,
+            "images": rows - self._count(),
+            "left_out": self.left_out,
+            **self.notes,
+        }
+        write_json(decoding.folder / f"{self.name}.report.json", report)
+        return report
+
+    def _count(self) -> int:
+        return sum(map(len, self.left_out.values()))
+
+    def _check(self, rows: int, decoding: Decoding) -> None:
+        if self._count() <= decoding.tolerated * rows and self._count() < rows:
+            return
+        self._report(rows, decoding)
+        counts = ", ".join(f"{len(told)} {kind}" for kind, told in self.left_out.items())
+        some = [f"{kind}: {told[0]}" for kind, told in self.left_out.items()]
+        raise UserError(
+            f"{self.source}: of {rows:,} rows {self._count():,} cannot be used ({counts}), more "
+            f"than dataset.tolerated={decoding.tolerated} of them. For example {'; '.join(some)}. "
+            f"All: {decoding.folder / f'{self.name}.report.json'}. Mend them, or raise the limit."
+        )
