@@ -73,13 +73,13 @@ class ImageFiles:
 
 
 def all_decoded(
-    paths: Sequence[Path], *, size: int, keep: bool, folder: Path, workers: int
+    paths: Sequence[str | Path], *, size: int, keep: bool, folder: Path, workers: int
 ) -> tuple[ImageFiles, dict[int, str]]:
     """Decode each file once: to know which are broken and which are copies, and to keep them.
 
     What is found lies below `folder`, under a name that follows from the files' names, sizes and
-    times. Other processes that ask for the same wait; what was stopped goes on. O(n) time; O(1)
-    memory beyond the page cache.
+    times, wherever they lie. Other processes that ask for the same wait; what was stopped goes on.
+    O(n) time; O(1) memory beyond the page cache.
 
     Args:
         paths: of the files.
@@ -114,15 +114,16 @@ def all_decoded(
     return images, {int(position): reason for position, reason in broken.items()}
 
 
-def _key(paths: Sequence[Path], size: int, keep: bool) -> str:
+def _key(paths: Sequence[str | Path], size: int, keep: bool) -> str:
     digest = hashlib.sha256(f"{size} {keep} {PIL.__version__}".encode())
     for path in paths:
-        status = path.stat()
-        digest.update(os.fsencode(path) + f"\0{status.st_size} {status.st_mtime_ns}\n".encode())
+        status = os.stat(path)
+        name = os.fsencode(os.path.basename(path))
+        digest.update(name + f"\0{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _decode(paths: Sequence[Path], size: int, keep: bool, place: Path, workers: int) -> None:
+def _decode(paths: Sequence[str | Path], size: int, keep: bool, place: Path, workers: int) -> None:
     unfinished = place.with_suffix(".unfinished")
     unfinished.mkdir(exist_ok=True)
     contents = _file(unfinished / "contents.npy", (len(paths),), np.uint64)

@@ -77,7 +77,7 @@ def _from_folder(source: Path) -> Listing:
                 ignored.append(told)
                 continue
             ids.append(told)
-            paths.append(file)
+            paths.append(str(file))
             names.append(file.relative_to(top).parts[:-1][:1])  # none lies in no class folder
             is_test.append(bool(tops) and top.name.lower() in TEST)
     if not any(names):
@@ -128,7 +128,7 @@ def _from_table(table: Table, root: Path, mark: str) -> Listing:
     else:
         labels, classes = _multi_hot(table, others), tuple(table.columns[i] for i in others)
     ids = table.column(0)
-    paths = [root / _portable(name) for name in ids]
+    paths = [os.path.join(root, _portable(name)) for name in ids]
     return Listing(source.stem, source, ids, paths, labels, classes, is_test)
 
 

@@ -53,7 +53,7 @@ class Listing:
     name: str
     source: Path
     ids: list[str]
-    paths: list[Path]
+    paths: list[str]
     labels: npt.NDArray[np.integer]
     classes: tuple[str, ...]
     is_test: npt.NDArray[np.bool_]
@@ -83,7 +83,7 @@ class Listing:
             elif not labelled[row]:
                 self._leave("unlabelled", name, kept, row)
             elif not os.path.isfile(path):  # nor reached: Path.is_file raises there
-                self._leave("missing", str(path), kept, row)
+                self._leave("missing", path, kept, row)
         self._check(rows, decoding)
         chosen = np.flatnonzero(kept)
         images, broken = all_decoded(

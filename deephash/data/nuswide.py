@@ -77,7 +77,10 @@ def nuswide(
         name="nuswide",
         source=place,
         ids=[ids[row] for row in chosen],
-        paths=[there.get(said.names[row], there.get(ids[row], place / ids[row])) for row in chosen],
+        paths=[
+            there.get(said.names[row]) or there.get(ids[row]) or f"{place}/{said.names[row]}"
+            for row in chosen
+        ],
         labels=labels[chosen],
         classes=tuple(wanted),
         is_test=said.is_test[chosen],
@@ -96,16 +99,16 @@ def nuswide(
     return listing.image_set(Decoding(size, keep_decoded, Path(decoded_dir), cores, tolerated))
 
 
-def _files(place: Path) -> dict[str, Path]:
+def _files(place: Path) -> dict[str, str]:
     """The images by path below their folder and by name."""
     folder = next((place / name for name in IMAGE_FOLDERS if (place / name).is_dir()), None)
     if folder is None:
         raise UserError(
             f"dataset=nuswide: {place} holds no images: they lie in {', '.join(IMAGE_FOLDERS)}."
         )
-    found = {}
+    found: dict[str, str] = {}
     for parent, _, names in os.walk(folder):
         beneath = os.path.relpath(parent, folder).replace(os.sep, "/")
         for name in names:
-            found[name] = found[f"{beneath}/{name}"] = Path(parent, name)
+            found[name] = found[f"{beneath}/{name}"] = f"{parent}/{name}"
     return found

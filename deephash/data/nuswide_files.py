@@ -108,10 +108,10 @@ def _column(path: Path) -> tuple[Labels, list[str]]:
     """A value a line; and the lines of values that are neither 0 nor 1, which count as 0."""
     text = _read(path)
     digits = np.frombuffer(text.translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")
-    lines = text.splitlines()
-    if len(digits) == len(lines) and digits.max(initial=0) <= 1:
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    if len(digits) == lines and digits.max(initial=0) <= 1:
         return digits, []
-    values = [line.strip() for line in lines]
+    values = [line.strip() for line in text.splitlines()]
     wrong = [
         f"{path.name}, line {number}: {value.decode(errors='replace')[:20]!r}"
         for number, value in enumerate(values, 1)
