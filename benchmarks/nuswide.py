@@ -168,9 +168,9 @@ def markdown(cells: dict[str, dict], where: str) -> str:
     told = (
         f"s: seconds; at first all images are decoded to {SIZE} x {SIZE} pixels and kept. MB: "
         "memory of the process but for pages of files, before and after all training batches are "
-        "read once. The numbers of images are those of the published labels, and so are those of each "
-        f"of the 21 concepts; official files and lists give {'one' if same == 1 else 'another'} "
-        "image set."
+        "read once. The numbers of images are those of the published labels, and so are those of "
+        "each of the 21 concepts; official files and lists give "
+        f"{'one image set' if same == 1 else 'different image sets'}."
     )
     return "\n".join([*lines, "", told, where, ""])
 

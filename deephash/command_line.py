@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deephash.errors import UserError, did_you_mean
@@ -21,8 +21,15 @@ from deephash.processes import is_first, speaks
 # As the user set it; to a process that Lightning starts it looks as if always.
 WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1" and is_first()
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}  # Hydra's name, ours
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """`conf/` with what is said on a command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
 
 
 @contextmanager
@@ -74,11 +81,9 @@ def _explain(error: Exception) -> str:
 
 def _valid_settings() -> list[str]:
     """All settings by dotted name, under the groups chosen on the command line."""
-    conf = Path(sys.argv[0]).resolve().parent / "conf"
-    groups = {path.name for path in conf.iterdir() if path.is_dir()}
-    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        values = OmegaConf.to_container(compose("config", overrides=chosen), resolve=False)
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    chosen = [word for word in sys.argv[1:] if "=" in word and word.partition("=")[0] in groups]
+    values = OmegaConf.to_container(composed(chosen), resolve=False)
 
     def names(node: Any, prefix: str = "") -> Iterator[str]:
         for key, value in node.items():

@@ -1,6 +1,7 @@
 """The runs that benchmarks are made of are valid, and tables are those of their figures."""
 
 import ablation
+import own_images
 import pytest
 import quality
 from conftest import composed, options
@@ -10,6 +11,7 @@ from training import current_cells, finished_cells, petaflop, settings_of
 from deephash.config import checked
 
 ROWS = [recipe for rows in quality.TABLES.values() for recipe in rows.values()]
+ROWS += own_images.ROWS.values()
 CHANGES = [
     [*study.base, *changed]
     for study in ablation.STUDIES.values()
@@ -55,6 +57,12 @@ def test_the_ablation_shows_cells_of_the_settings_of_today() -> None:
     cells = finished_cells("ablation")
     assert current_cells("ablation", ablation.runs(ablation.STUDIES)) == cells
     assert (RESULTS / "ablation.md").read_text() == ablation.markdown(cells)
+
+
+def test_the_table_of_own_images_shows_cells_of_the_settings_of_today() -> None:
+    cells = finished_cells("own_images")
+    assert current_cells("own_images", own_images.runs()) == cells
+    assert (RESULTS / "own_images.md").read_text() == own_images.markdown(cells)
 
 
 def test_a_row_shows_mean_spread_and_number_of_seeds() -> None:

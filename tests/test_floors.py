@@ -15,6 +15,7 @@ FLOORS = [
     {"report"},
     {"run", "command_line"},
     {"sweep", "search"},
+    {"cli"},
 ]
 LIBRARIES_KEPT_OUT = {
     "codes": {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics"},
@@ -25,6 +26,7 @@ LIBRARIES_KEPT_OUT = {
     "backbones": {"pytorch_lightning", "hydra", "omegaconf", "wandb"},
 }
 ALLOWED_WANDB = {"tracking"}
+ALLOWED_TYPER = {"cli"}
 
 FILES = sorted((ROOT / "deephash").rglob("*.py"))
 
@@ -59,6 +61,7 @@ def test_imports_run_down(path) -> None:
             assert floor(parts[1]) < floor(here) or not circular(here, parts[1])
         assert parts[0] not in LIBRARIES_KEPT_OUT.get(here, set()), f"{here} imports {name}"
         assert parts[0] != "wandb" or here in ALLOWED_WANDB, f"{here} imports wandb"
+        assert parts[0] != "typer" or here in ALLOWED_TYPER, f"{here} imports typer"
 
 
 def circular(a: str, b: str) -> bool:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from conftest import QUICK, ROOT, composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from pictures import class_folders, labels_of_nuswide, official_nuswide
 
 from deephash.config import checked
+from deephash.data.nuswide_files import CONCEPTS, FREQUENT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
@@ -20,6 +22,7 @@ TRAINING = [line.split("train.py", 1)[1].split() for line in LINES if "train.py"
 # Those that need a cluster, GPUs or hours; test_sweep.py, test_search.py and test_processes.py
 # run the like of them.
 ELSEWHERE = ("launcher=", "search=", "trainer=ddp")
+MADE = ("dataset=images", "dataset=nuswide", "experiment=images_pretrained")  # by the test
 
 # Few epochs and steps, small nets; what a command says of anything else stands.
 SHORT = [*QUICK, "+trainer.limit_train_batches=30", "logger=none"]
@@ -29,9 +32,9 @@ def key(override: str) -> str:
     return override.lstrip("+").partition("=")[0]
 
 
-def train(arguments: list[str], folder: Path) -> str:
-    """Run train.py with `arguments`, shortened by what they do not say themselves."""
-    arguments = [a for a in arguments if not key(a).endswith(".epochs")]
+def train(arguments: list[str], folder: Path, *also: str) -> str:
+    """Run train.py with `arguments` and `also`, shortened by what they do not say themselves."""
+    arguments = [*(a for a in arguments if not key(a).endswith(".epochs")), *also]
     said = {key(argument) for argument in arguments}
     short = [override for override in SHORT if key(override) not in said]
     chosen = [a for a in arguments if key(a) in ("dataset", "backbone", "experiment")]
@@ -90,7 +93,7 @@ def test_the_main_command_trains_on_the_embedded_digits(tmp_path: Path) -> None:
         if a
         and "seed=0,1,2" not in a
         and not a[0].startswith("resume")
-        and not any(b.startswith(ELSEWHERE) for b in a)
+        and not any(b.startswith((*ELSEWHERE, *MADE)) for b in a)
     ],
     ids=" ".join,
 )
@@ -98,6 +101,56 @@ def test_runs_on_real_data(arguments: list[str], data_dir: Path, tmp_path: Path)
     train([*arguments, f"data_dir={data_dir.resolve()}"], tmp_path)
     values = [argument.partition("=")[2].split(",") for argument in arguments]
     assert len(list(tmp_path.glob("runs/*/*/**/metrics.json"))) == prod(map(len, values))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `photos`, `photos.csv` and a small NUS-WIDE."""
+    folder = tmp_path_factory.mktemp("made")
+    photos = class_folders(folder / "photos", per_class=30)
+    rows = [
+        f"{path.relative_to(folder)},{'test' if i % 5 == 0 else 'train'},{'x;y' if i % 3 else 'x'}"
+        for i, path in enumerate(sorted(photos.rglob("*.jpg")))
+    ]
+    (folder / "photos.csv").write_text("\n".join(["file,split,labels", *rows]))
+    labels = labels_of_nuswide(rows=300)
+    nuswide = folder / "data" / "NUS-WIDE"
+    names = official_nuswide(nuswide, labels, "images")
+    frequent = labels[:, [CONCEPTS.index(name) for name in FREQUENT]]
+    lines = [
+        f"images/{name.replace(chr(92), '/')} {' '.join(map(str, row))}"
+        for name, row in zip(names, frequent, strict=True)
+        if row.any()
+    ]
+    for name, some in {"test": lines[:60], "train": lines[60:160], "database": lines[60:]}.items():
+        (nuswide / f"{name}.txt").write_text("\n".join(some))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments", [a for a in TRAINING if any(b.startswith(MADE) for b in a)], ids=" ".join
+)
+def test_runs_on_images_in_files(arguments: list[str], made: Path) -> None:
+    fewer = {"hashnet": ["protocol.queries=20", "protocol.train=90"], "given": []}
+    (protocol,) = [a.partition("=")[2] for a in arguments if a.startswith("protocol=")] or ["tc21"]
+    run_dir = f"run_dir=runs/{len(list(made.glob('runs/*')))}"
+    small = [run_dir, "evaluation.ks=[10]", "phase.pretrain.batch_size=30"]
+    if "dataset=images" in arguments:
+        small += ["phase.pretrain.epochs=10", "phase.hash.optimizer.lr=0.001"]
+    if "dataset=nuswide" in arguments:
+        small += fewer.get(protocol, ["protocol.queries=2", "protocol.train=4"])
+    output = train(arguments, made, *small)
+    assert "mAP, expected over tie orders" in output
+
+
+def test_the_data_is_checked(made: Path) -> None:
+    commands = [line.split()[1:] for line in LINES if line.startswith("deephash ")]
+    assert [command[:2] for command in commands] == [["data", "audit"], *[["data", "splits"]] * 2]
+    for command in commands:
+        program = Path(sys.executable).with_name("deephash")
+        done = subprocess.run([program, *command], cwd=made, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len((made / "splits" / "query.txt").read_text().split()) == 6
 
 
 def test_the_sweep_runs_and_shares_its_pretraining(tmp_path: Path) -> None:

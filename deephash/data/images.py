@@ -127,8 +127,8 @@ def _from_table(table: Table, root: Path, mark: str) -> Listing:
         labels, classes = _labels([_apart(value, mark) for value in table.column(others[0])])
     else:
         labels, classes = _multi_hot(table, others), tuple(table.columns[i] for i in others)
-    ids = table.column(0)
-    paths = [os.path.join(root, _portable(name)) for name in ids]
+    ids = [_portable(name) for name in table.column(0)]
+    paths = [os.path.join(root, name) for name in ids]
     return Listing(source.stem, source, ids, paths, labels, classes, is_test)
 
 

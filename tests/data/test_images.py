@@ -112,6 +112,7 @@ def test_a_list_may_lie_elsewhere_and_bring_a_split(tmp_path: Path) -> None:
     source.write_text("file,split,label\n0.jpg,test,a\n.\\1.jpg,train,a\n2.jpg,Database,b\n")
     made = own(source, root=str(tmp_path / "photos"))
     assert made.is_test.tolist() == [True, False, False]
+    assert made.ids.tolist() == ["0.jpg", "./1.jpg", "2.jpg"]
     assert made.classes == ("a", "b")
 
 
