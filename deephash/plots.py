@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from deephash.codes import unpack
 from deephash.curves import Row
 from deephash.data.image_set import ImageSet
-from deephash.data.splits import Split
+from deephash.data.splits import Split, strata
 from deephash.files import written_whole
 from deephash.hamming import knn
 from deephash.methods.base import shares_label
@@ -162,8 +162,6 @@ def _image(axes: Axes, image: torch.Tensor, frame: str) -> None:
 
 
 def _example_queries(image_set: ImageSet, split: Split) -> np.ndarray:
-    """Positions of the first query of each class, ten at most."""
-    labels = image_set.labels.numpy()[split.query]
-    if labels.ndim > 1:
-        return np.arange(min(10, len(labels)))
-    return np.unique(labels, return_index=True)[1][:10]
+    """Positions of the first query of each class, of several labels the rarest; ten at most."""
+    stratum = strata(image_set.labels.numpy()[split.query])
+    return np.unique(stratum, return_index=True)[1][:10]
