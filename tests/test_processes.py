@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, assert_same_codes, options
+from pictures import class_folders
 
 PLAIN = [
     "backbone=plain",  # a user's own
@@ -107,6 +108,23 @@ def test_two_and_four_processes_train_and_measure_what_one_does(
 
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def test_images_in_files_are_decoded_by_the_processes_of_each(tmp_path: Path) -> None:
+    overrides = [
+        *PLAIN,
+        "dataset=images",
+        f"dataset.path={class_folders(tmp_path / 'photos', per_class=40)}",
+        f"dataset.decoded_dir={tmp_path / 'decoded'}",
+        "dataset.keep_decoded=false",
+        "dataset.workers=2",
+        "dataset.size=16",
+        "phase.pretrain.batch_size=15",
+        "evaluation.ks=[5]",
+    ]
+    one = trained(tmp_path / "one", "trainer=cpu", *overrides)
+    two = trained(tmp_path / "two", "trainer=ddp_cpu", *overrides)
+    assert_same_training(one, two)
 
 
 def test_torchrun_starts_as_many_as_it_was_told(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """The contract of a hashing method, and the one definition of similarity."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd import Function
 
 
 class HashBatch(NamedTuple):
@@ -58,4 +58,21 @@ def own_rows(count: int) -> Tensor:
 
 def over_processes(sums: Tensor) -> Tensor:
     """The sum of `sums` over the processes; differentiable."""
-    return all_reduce(sums) if dist.is_initialized() else sums
+    return _Summed.apply(sums) if dist.is_initialized() else sums
+
+
+class _Summed(Function):
+    """Every process's loss holds all sums, so the gradients of all come back to each."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor) -> Tensor:
+        total = sums.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
