@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deephash.data.decoding import decoded
 from deephash.data.image_set import ImageSet
 from deephash.data.images import images
 from deephash.data.nuswide_files import CONCEPTS, FREQUENT
@@ -27,6 +28,11 @@ def encoded(image: Image.Image, form: str = "JPEG", **kwargs: Any) -> bytes:
 def write_picture(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded(picture(seed)))
+
+
+def planes(path: Path, size: int) -> np.ndarray:
+    """A file decoded, (3, size, size)."""
+    return decoded(path, size).transpose(2, 0, 1)
 
 
 def class_folders(folder: Path, per_class: int = 4, classes: str = "ab") -> Path:

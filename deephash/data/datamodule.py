@@ -92,6 +92,8 @@ class HashingData(pl.LightningDataModule):
             sampler=batches,
             batch_size=None,
             num_workers=self.source.workers,
+            # Those of training stay for the next epoch; others are gone before the next begin.
+            persistent_workers=self.source.workers > 0 and isinstance(batches, ShuffledBatches),
             pin_memory=in_files and torch.cuda.is_available(),
         )
 

@@ -19,7 +19,7 @@ class BrokenImageError(Exception):
 
 
 def decoded(path: Path | str, size: int) -> Pixels:
-    """The middle square of an image, `size` pixels a side: uint8 (3, size, size).
+    """The middle square of an image, `size` pixels a side: uint8 (size, size, 3).
 
     The shorter side is brought to `size` and the longer one cropped. The EXIF orientation is
     applied, transparency put on white, grey and CMYK turned to RGB, 16 bits cut to 8; of an
@@ -39,7 +39,7 @@ def decoded(path: Path | str, size: int) -> Pixels:
         raise
     except Exception as error:  # Pillow's readers of broken files raise what they stumble on
         raise BrokenImageError(_reason(error)) from None
-    return np.asarray(square).transpose(2, 0, 1)
+    return np.asarray(square)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -31,11 +31,13 @@ Hashes = npt.NDArray[np.uint64]
 class ImageFiles:
     """What a tensor of images is, uint8 (n, 3, size, size), for images that lie in files.
 
+    In memory the channels of what it gives are last, as decoders write and convolutions want them.
+
     Attributes:
         paths: of the files.
         size: side of the images in pixels.
         contents: of each image 64 bits of its pixels' SHA-1, uint64 (n,).
-        pixels: uint8 (m, 3, size, size) of a memory-mapped file; None decodes when asked.
+        pixels: uint8 (m, size, size, 3) of a memory-mapped file; None decodes when asked.
         rows: int64 (n,), which of `pixels` they are.
         workers: processes that decode while a net is trained.
     """
@@ -57,14 +59,14 @@ class ImageFiles:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         if self.pixels is not None:
-            return self.pixels[self.rows[indices]]
-        images = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
+            return self.pixels[self.rows[indices]].permute(0, 3, 1, 2)
+        images = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
         for image, path in zip(images, self.paths[indices.numpy()], strict=True):
             try:
                 image[:] = decoded(path, self.size)
             except BrokenImageError as error:
                 raise UserError(f"{path}: {error}. It was whole when the run began.") from None
-        return torch.from_numpy(images)
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def only(self, kept: npt.NDArray[np.bool_]) -> "ImageFiles":
         """Some of them."""
@@ -127,7 +129,7 @@ def _decode(paths: Sequence[str | Path], size: int, keep: bool, place: Path, wor
     unfinished = place.with_suffix(".unfinished")
     unfinished.mkdir(exist_ok=True)
     contents = _file(unfinished / "contents.npy", (len(paths),), np.uint64)
-    shape = (len(paths), 3, size, size)
+    shape = (len(paths), size, size, 3)
     pixels = _file(unfinished / "pixels.npy", shape, np.uint8) if keep else None
     todo = np.flatnonzero((contents == NOT_YET) | (contents == BROKEN))
     broken: dict[str, str] = {}

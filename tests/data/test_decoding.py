@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encoded, picture
+from pictures import encoded, picture, planes
 from PIL import Image
 
-from deephash.data.decoding import BrokenImageError, decoded
+from deephash.data.decoding import BrokenImageError
 
 # Columns of red, green and blue, so that turning and mirroring show.
 BARS = Image.fromarray(np.repeat(np.eye(3, dtype=np.uint8) * 250, 8, axis=0)[None].repeat(24, 0))
@@ -44,7 +44,7 @@ def quarters(image: np.ndarray) -> list[str]:
 def test_every_format_and_mode_gives_the_same_picture(form: str, mode: str, tmp_path: Path) -> None:
     content = encoded(BARS.convert(mode), form)
     # What a file is says its content, not its name.
-    image = decoded(written(tmp_path, content), 24).astype(int)
+    image = planes(written(tmp_path, content), 24).astype(int)
     assert image.shape == (3, 24, 24)
     expected = np.asarray(BARS).transpose(2, 0, 1).astype(int)
     away_from_edges = np.abs(image - expected)[:, :, [2, 3, 4, 11, 12, 19, 20, 21]]
@@ -59,13 +59,13 @@ def test_exif_orientation_is_applied(orientation: int, seen: str, tmp_path: Path
     """1 to 4 keep the columns or mirror them, 5 to 8 turn columns to rows (EXIF 2.32, 4.6.4)."""
     exif = Image.Exif()
     exif[0x112] = orientation
-    left, right, upper, lower = quarters(decoded(written(tmp_path, encoded(BARS, exif=exif)), 24))
+    left, right, upper, lower = quarters(planes(written(tmp_path, encoded(BARS, exif=exif)), 24))
     assert (f"{left} {right}" if orientation < 5 else upper + lower) == seen
 
 
 def test_grey_and_black_and_white_have_three_equal_channels(tmp_path: Path) -> None:
     for mode in ("L", "1", "LA"):
-        image = decoded(written(tmp_path, encoded(picture(0).convert(mode), "PNG")), 16)
+        image = planes(written(tmp_path, encoded(picture(0).convert(mode), "PNG")), 16)
         assert (image[0] == image[1]).all()
         assert (image[0] == image[2]).all()
         assert image.std() > 10
@@ -74,23 +74,23 @@ def test_grey_and_black_and_white_have_three_equal_channels(tmp_path: Path) -> N
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bits_are_cut_to_eight(form: str, tmp_path: Path) -> None:
     grey = np.linspace(0, 65535, 32 * 32, dtype=np.uint16).reshape(32, 32)
-    image = decoded(written(tmp_path, encoded(Image.fromarray(grey), form)), 32)
+    image = planes(written(tmp_path, encoded(Image.fromarray(grey), form)), 32)
     np.testing.assert_array_equal(image[1], grey >> 8)
 
 
 def test_transparency_is_white(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (20, 20), (200, 0, 0, 0))
-    assert (decoded(written(tmp_path, encoded(clear, "PNG")), 8) == 255).all()
+    assert (planes(written(tmp_path, encoded(clear, "PNG")), 8) == 255).all()
     with_colour_key = encoded(Image.new("P", (20, 20), 3), "GIF", transparency=3)
-    assert (decoded(written(tmp_path, with_colour_key), 8) == 255).all()
+    assert (planes(written(tmp_path, with_colour_key), 8) == 255).all()
 
 
 def test_of_an_animation_it_is_the_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decoded(written(tmp_path, content), 8)[:, 4, 4].tolist() == [254, 0, 0] or (
-        decoded(written(tmp_path, content), 8)[:, 4, 4].tolist() == [255, 0, 0]
-    )
+    red, green, blue = planes(written(tmp_path, content), 8)[:, 4, 4].tolist()
+    assert red > 250
+    assert green == blue == 0
 
 
 @pytest.mark.parametrize(("width", "height"), [(90, 30), (30, 90), (3000, 1000)])
@@ -99,7 +99,7 @@ def test_the_middle_is_kept(width: int, height: int, tmp_path: Path) -> None:
     side = min(width, height)
     top, left = (height - side) // 2, (width - side) // 2
     pixels[top : top + side, left : left + side] = 255
-    image = decoded(written(tmp_path, encoded(Image.fromarray(pixels), "PNG")), 32)
+    image = planes(written(tmp_path, encoded(Image.fromarray(pixels), "PNG")), 32)
     assert image[:, 1:-1, 1:-1].min() > 250
 
 
@@ -107,7 +107,7 @@ def test_a_large_jpeg_equals_its_full_decoding(tmp_path: Path) -> None:
     """It is decoded at a fraction of its size; that must not show."""
     path = written(tmp_path, encoded(picture(1, 1600, 1200), quality=95))
     whole = Image.open(path).crop((200, 0, 1400, 1200)).resize((64, 64), Image.Resampling.BILINEAR)
-    difference = np.asarray(whole).transpose(2, 0, 1).astype(int) - decoded(path, 64)
+    difference = np.asarray(whole).transpose(2, 0, 1).astype(int) - planes(path, 64)
     assert np.abs(difference).max() <= 6
     assert np.abs(difference).mean() < 1
 
@@ -143,7 +143,7 @@ def bomb() -> bytes:
 )  # fmt: skip
 def test_a_broken_file_has_a_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     with pytest.raises(BrokenImageError, match=reason):
-        decoded(written(tmp_path, content), 16)
+        planes(written(tmp_path, content), 16)
 
 
 def test_what_is_no_file_has_a_reason(tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_what_is_no_file_has_a_reason(tmp_path: Path) -> None:
         "loop.jpg": "symbolic links",
     }.items():
         with pytest.raises(BrokenImageError, match=reason):
-            decoded(tmp_path / name, 16)
+            planes(tmp_path / name, 16)

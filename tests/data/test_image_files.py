@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import encoded, picture, write_picture
+from pictures import encoded, picture, planes, write_picture
 
 from deephash.data import image_files
 from deephash.data.decoding import decoded
@@ -35,7 +35,7 @@ def test_images_are_those_of_the_files(keep: bool, tmp_path: Path) -> None:
     chosen = images[torch.tensor([7, 2, 2])]
     assert chosen.dtype == torch.uint8
     for image, index in zip(chosen, (7, 2, 2), strict=True):
-        np.testing.assert_array_equal(image.numpy(), decoded(paths[index], 16))
+        np.testing.assert_array_equal(image.numpy(), planes(paths[index], 16))
     kept = np.arange(10) % 2 == 1
     np.testing.assert_array_equal(
         images.only(kept)[torch.arange(5)], images[torch.arange(1, 10, 2)]
@@ -101,7 +101,7 @@ def test_a_stopped_decoding_goes_on(
     assert second == 30 - 19  # twenty were done; of these the broken one is tried again
     assert set(broken) == {0}
     for index in range(1, 30):
-        np.testing.assert_array_equal(images[torch.tensor([index])][0], decoded(paths[index], 16))
+        np.testing.assert_array_equal(images[torch.tensor([index])][0], planes(paths[index], 16))
 
 
 def test_a_changed_byte_in_what_was_kept_is_found(tmp_path: Path) -> None:

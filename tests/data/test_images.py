@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-from pictures import class_folders, encoded, own, picture, write_picture
+from pictures import class_folders, encoded, own, picture, planes, write_picture
 
-from deephash.data.decoding import decoded
 from deephash.errors import UserError
 
 
@@ -39,7 +38,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     assert made.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert not made.is_test.any()
     np.testing.assert_array_equal(
-        made.images[torch.tensor([3])][0], decoded(source / "a" / "deeper" / "x.jpg", 16)
+        made.images[torch.tensor([3])][0], planes(source / "a" / "deeper" / "x.jpg", 16)
     )
     assert report_of(tmp_path, "photos")["no_images_by_their_names"] == ["a/notes.txt"]
 
@@ -125,9 +124,7 @@ def test_what_cannot_be_used_is_left_out_counted_and_listed(
     made = own(source, tolerated=0.8)
     assert made.ids.tolist() == ["0.jpg", "1.jpg"]
     assert made.labels.tolist() == [0, 1]  # of rows that name one image the first stands
-    np.testing.assert_array_equal(
-        made.images[torch.tensor([1])][0], decoded(tmp_path / "1.jpg", 16)
-    )
+    np.testing.assert_array_equal(made.images[torch.tensor([1])][0], planes(tmp_path / "1.jpg", 16))
     report = report_of(tmp_path)
     assert (report["rows"], report["images"]) == (7, 2)
     left = report["left_out"]

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import labels_of_nuswide, official_nuswide, write_picture
+from pictures import labels_of_nuswide, official_nuswide, planes, write_picture
 
-from deephash.data.decoding import decoded
 from deephash.data.image_set import ImageSet
 from deephash.data.nuswide import nuswide
 from deephash.data.nuswide_files import CONCEPTS, FREQUENT
@@ -69,7 +68,7 @@ def test_official_files(subset: str, pictures: str, tmp_path: Path) -> None:
     assert made.ids.tolist() == [names[row].rpartition("\\")[2] for row in rows]
     np.testing.assert_array_equal(made.labels.numpy(), LABELS[np.ix_(rows, columns)])
     assert made.is_test.tolist() == [row % 3 == 0 for row in rows]
-    image = decoded(tmp_path / pictures / names[rows[5]].replace("\\", "/"), 16)
+    image = planes(tmp_path / pictures / names[rows[5]].replace("\\", "/"), 16)
     np.testing.assert_array_equal(made.images[torch.tensor([5])][0], image)
     report = report_of(tmp_path)
     assert report["rows_in_all"] == len(LABELS)
