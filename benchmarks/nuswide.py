@@ -166,7 +166,8 @@ def markdown(cells: dict[str, dict], where: str) -> str:
         {cells[f"{files}, tc21, again"]["checksum"] for files in ("official files", "lists")}
     )
     told = (
-        f"s: seconds; at first all images are decoded to {SIZE} x {SIZE} pixels and kept. MB: "
+        f"s: seconds; at first all images are decoded to {SIZE} x {SIZE} pixels and kept, "
+        "and the lists find those of the official files. MB: "
         "memory of the process but for pages of files, before and after all training batches are "
         "read once. The numbers of images are those of the published labels, and so are those of "
         "each of the 21 concepts; official files and lists give "
