@@ -150,7 +150,7 @@ def test_the_data_is_checked(made: Path) -> None:
         program = Path(sys.executable).with_name("deephash")
         done = subprocess.run([program, *command], cwd=made, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert len((made / "splits" / "query.txt").read_text().split()) == 6
+    assert len((made / "photos-split" / "query.txt").read_text().split()) == 6
 
 
 def test_the_sweep_runs_and_shares_its_pretraining(tmp_path: Path) -> None:

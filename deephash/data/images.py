@@ -95,8 +95,15 @@ def _splits(source: Path) -> list[Path]:
     """The folders of a given split, each of class folders; none where there is no such split."""
     tops = sorted(path for path in source.iterdir() if path.is_dir() and path.name[0] != ".")
     names = {path.name.lower() for path in tops}
-    given = bool(names & TEST) and bool(names & NO_TEST) and names <= TEST | NO_TEST
-    return tops if given and all(any(p.is_dir() for p in top.iterdir()) for top in tops) else []
+    if not names & NO_TEST or not all(any(p.is_dir() for p in top.iterdir()) for top in tops):
+        return []
+    if not names & TEST or names - TEST - NO_TEST:
+        raise UserError(
+            f"dataset.path={source} looks like a split, of {', '.join(sorted(names))}. A split is "
+            "train/ and test/, or database/ and query/, of class folders: rename the others, or "
+            "move them into these; images for validation are held out of the training images."
+        )
+    return tops
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ def test_vs_train(image_set: ImageSet, seed: int) -> Split:
     if not image_set.is_test.any():
         raise UserError(
             f"protocol=test-vs-train: {image_set.name} has no official test images. "
-            "Use protocol=30-per-class."
+            "Use protocol=10-percent."
         )
     train = np.flatnonzero(~image_set.is_test)
     return _split(train=train, query=np.flatnonzero(image_set.is_test), database=train)

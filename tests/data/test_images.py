@@ -55,6 +55,14 @@ def test_a_folder_with_a_given_split(test: str, train: str, tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("other", ["val", "unlabelled"])
+def test_a_split_of_other_parts_is_not_taken_for_classes(other: str, tmp_path: Path) -> None:
+    for part in ("train", other):
+        class_folders(tmp_path / "photos" / part, per_class=1)
+    with pytest.raises(UserError, match=rf"looks like a split, of train, {other}\."):
+        own(tmp_path / "photos")
+
+
 def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
     for name in ("train", "test"):
         write_picture(tmp_path / "photos" / name / "1.jpg", seed=len(name))
