@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+WANDB = Path(sys.executable).with_name("wandb")
 
 # One epoch a phase; a quarter of the widths.
 QUICK = [

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, ROOT, assert_same_codes, codes_of
+from conftest import QUICK, ROOT, WANDB, assert_same_codes, codes_of
 from omegaconf import DictConfig, OmegaConf
 from pictures import write_picture
 
@@ -129,7 +129,7 @@ def test_wandb_run_holds_the_curves_of_each_phase(whole: tuple[Path, str]) -> No
     folder, _ = whole
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
     inspected = subprocess.run(
-        ["wandb", "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
+        [WANDB, "leet", "inspect", "--json", file], capture_output=True, text=True, check=True
     )
     records = [json.loads(line) for line in inspected.stdout.splitlines()]
     curves: dict[str, list[float]] = {}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, ROOT
+from conftest import QUICK, ROOT, WANDB
 
 from deephash.sweep import lines_of
 
@@ -64,7 +64,7 @@ def test_a_sweep_killed_and_started_again_runs_only_the_rest(tmp_path: Path) -> 
     groups = set()
     for file in folder.glob("*/wandb/offline-run-*/*.wandb"):
         shown = subprocess.run(
-            ["wandb", "leet", "inspect", "--json", file], capture_output=True, text=True
+            [WANDB, "leet", "inspect", "--json", file], capture_output=True, text=True
         )
         records = [json.loads(line) for line in shown.stdout.splitlines()]
         groups |= {r["run"]["run_group"] for r in records if r.get("type") == "run"}
