@@ -52,6 +52,11 @@ def of_phase(name: str, *settings: str) -> list[str]:
     return [f"phase.{name}.{setting}" for setting in settings]
 
 
+def variant(name: str) -> list[str]:
+    """Overrides that take a method of variants.py."""
+    return [f"method._target_=benchmarks.variants.{name}"]
+
+
 STUDIES = {
     "resnet_small": Study(
         what="Pre-training of a narrow resnet_small for CIFAR-10, 4 epochs; accuracy.",
@@ -84,8 +89,12 @@ STUDIES = {
             "no hash phase": ["phases=pretrained"],
             "no init phase": ["phases.order=[pretrain,hash]"],
             **SURROGATES,
+            "tau rising from 0.5": [*variant("Rising"), "+method.first=0.5", "+method.steps=560"],
             "pairs not balanced": ["method.balanced=false"],
+            "batch norm before the sign": variant("Normed"),
+            "weight decay 0": of_phase("hash", "optimizer.weight_decay=0"),
             "batch 500": of_phase("hash", "batch_size=500"),
+            **{f"{bits} bits": [f"bits={bits}"] for bits in (12, 24, 64, 128)},
         },
     ),
     "cifar_quick": Study(
