@@ -115,8 +115,9 @@ def markdown(table: str, cells: dict[str, Cell]) -> str:
             own = sum(cell["seconds"] - cell["pretrain_seconds"] for cell in sweep)
             sweeps.append(f"{row} {(shared + own) / whole:.2f}")
     explained = [
-        "mAP; of several seeds, from 0, the mean ± deviation, and in brackets how many. PFLOP: "
-        "10^15 floating-point operations of the backbone in training, counted, not measured."
+        "mAP; of several seeds, from 0, the mean ± deviation, and in brackets how many; an "
+        "empty cell was not run. PFLOP: 10^15 floating-point operations of the backbone in "
+        "training, counted, not measured."
     ]
     if sweeps:
         lengths = ", ".join(map(str, SWEEP))
