@@ -74,6 +74,8 @@ class HashingData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches of the training images, in an order that depends on seed and epoch."""
         batches = ShuffledBatches(self.split.train, self.batch_size, self.seed)
+        if self.trainer is not None:  # where a run goes on, workers begin before Lightning says it
+            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._loader(Shares(self.source), batches)
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -133,8 +135,15 @@ class Source(Dataset):
             return self
         return Source(self.inputs.to(device), self.labels.to(device))
 
+    def moved(self, indices: Tensor) -> Tensor:
+        """Indices to where the labels lie; to a GPU without waiting for what it computes."""
+        device = self.labels.device
+        if device.type != "cuda" or indices.is_cuda:
+            return indices.to(device)
+        return indices.pin_memory().to(device, non_blocking=True)
+
     def __getitem__(self, indices: Tensor) -> Batch:
-        indices = indices.to(self.labels.device)
+        indices = self.moved(indices)
         return {"inputs": self.inputs[indices], "labels": self.labels[indices], "indices": indices}
 
 
@@ -145,8 +154,9 @@ class Shares(Dataset):
         self.source = source
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        labels = self.source.labels[indices.to(self.source.labels.device)]
-        return {**self.source[processes.share(indices)], "labels": labels}
+        indices = self.source.moved(indices)
+        batch = self.source[processes.share(indices)]
+        return {**batch, "labels": self.source.labels[indices]}
 
 
 class ShuffledBatches(Sampler[Tensor]):

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from pictures import class_folders, own
+from pytorch_lightning.callbacks import ModelCheckpoint
 
-from deephash.data.datamodule import HashingData, ShuffledBatches
+from deephash.data.datamodule import Batch, HashingData, ShuffledBatches
 from deephash.data.digits import digits
 from deephash.data.image_set import channel_statistics
 from deephash.data.protocols import per_class
@@ -98,6 +100,52 @@ def test_order_depends_on_seed_and_epoch() -> None:
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(s, e)) for s in (0, 1) for e in (0, 1)}) == 4
+
+
+class Records(pl.LightningModule):
+    """Learns nothing, and notes the order of each epoch's images and their pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: dict[int, list[tuple[list[int], int]]] = {}
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        told = (batch["indices"].tolist(), int(batch["inputs"].sum()))
+        self.seen.setdefault(self.current_epoch, []).append(told)
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(("keep", "workers"), [(True, 1), (False, 1), (False, 2)])
+def test_a_run_that_goes_on_sees_what_it_would_have_seen(
+    keep: bool, workers: int, tmp_path: Path
+) -> None:
+    source = class_folders(tmp_path / "photos", per_class=12)
+    image_set = own(source, keep_decoded=keep, workers=workers)
+    split = per_class(image_set, 0, queries=2, train=None, train_in_database=True)
+    settings = {"batch_size": 5, "eval_batch_size": 8, "translate": 2, "flip": True}
+
+    def seen(epochs: int, ckpt_path: Path | None = None) -> dict[int, list]:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            limit_val_batches=0,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[ModelCheckpoint(tmp_path / str(epochs), "last")],
+        )
+        module = Records()
+        data = HashingData(image_set, split, **settings, cutout=0, seed=0)
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        return module.seen
+
+    whole = seen(4)
+    assert seen(2) | seen(4, tmp_path / "2" / "last.ckpt") == whole
+    assert len({str(order) for order in whole.values()}) == 4
 
 
 def test_evaluation_is_in_order_and_complete() -> None:
