@@ -1,7 +1,7 @@
 """Your own images: a folder of class folders, or a list of files and labels."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from deephash.data.tables import SUFFIXES, Table, read_table
 from deephash.errors import UserError
 
 TEST, NO_TEST = {"test", "query"}, {"train", "database"}  # what a given split may say
+OTHER_PARTS = {"training", "testing", "val", "valid", "validation"}  # what else parts are called
 SPLIT = "split"  # the column of it
 
 
@@ -67,54 +68,83 @@ def images(
 
 
 def _from_folder(source: Path) -> Listing:
-    tops = _splits(source)
     known = Image.registered_extensions()
-    ids, paths, names, is_test, ignored = [], [], [], [], []
-    for top in tops or [source]:
-        for file in _files(top):
-            told = file.relative_to(source).as_posix()
-            if file.suffix.lower() not in known:
-                ignored.append(told)
-                continue
-            ids.append(told)
-            paths.append(str(file))
-            names.append(file.relative_to(top).parts[:-1][:1])  # none lies in no class folder
-            is_test.append(bool(tops) and top.name.lower() in TEST)
-    if not any(names):
+    ids: list[str] = []
+    ignored: list[str] = []
+    for name in _files(source):
+        (ids if os.path.splitext(name)[1].lower() in known else ignored).append(name)
+    depth = int(_is_split(source, ids))  # of the class folders
+    folders = [name.split("/")[depth:-1] for name in ids]
+    if not any(folders):
         raise UserError(
             f"dataset.path={source}: no class folder with images is there. Give a folder that "
             "holds a folder of images for each class, or a list of files and labels."
         )
-    labels, classes = _labels(names)
+    if all(len(some) != 1 for some in folders):
+        deeper = next(name for name, some in zip(ids, folders, strict=True) if some)
+        above = source / "/".join(deeper.split("/")[: depth + 1])
+        raise UserError(
+            f"dataset.path={source}: no class folder holds an image, all lie deeper, for example "
+            f"{deeper}. Name the folder of the class folders: dataset.path={above}?"
+        )
+    labels, classes = _labels([tuple(some[:1]) for some in folders])  # none lies in no folder
+    is_test = np.array([depth == 1 and name.split("/")[0].lower() in TEST for name in ids])
+    paths = [os.path.join(source, name) for name in ids]
     notes = {"no_images_by_their_names": ignored}
-    name = source.resolve().name
-    return Listing(name, source, ids, paths, labels, classes, np.array(is_test), notes=notes)
+    return Listing(source.resolve().name, source, ids, paths, labels, classes, is_test, notes=notes)
 
 
-def _splits(source: Path) -> list[Path]:
-    """The folders of a given split, each of class folders; none where there is no such split."""
-    tops = sorted(path for path in source.iterdir() if path.is_dir() and path.name[0] != ".")
-    names = {path.name.lower() for path in tops}
-    if not names & NO_TEST or not all(any(p.is_dir() for p in top.iterdir()) for top in tops):
-        return []
-    if not names & TEST or names - TEST - NO_TEST:
+def _is_split(source: Path, images: Sequence[str]) -> bool:
+    """Whether the images lie in the parts of a given split, each of class folders."""
+    tops = {name.partition("/")[0] for name in images if "/" in name}
+    of_folders = {name.partition("/")[0] for name in images if name.count("/") > 1}
+    if not any(top.lower() in TEST | NO_TEST | OTHER_PARTS for top in of_folders):
+        return False
+    names = {top.lower() for top in tops}
+    if not names & TEST or not names & NO_TEST or names - TEST - NO_TEST:
         raise UserError(
             f"dataset.path={source} looks like a split, of {', '.join(sorted(names))}. A split is "
             "train/ and test/, or database/ and query/, of class folders: rename the others, or "
             "move them into these; images for validation are held out of the training images."
         )
-    return tops
+    _refuse_both(f"dataset.path={source}", names)
+    flat = sorted(tops - of_folders)
+    if flat:
+        raise UserError(
+            f"dataset.path={source} looks like a split, but {flat[0]}/ holds images in no class "
+            f"folders. Sort them into these, or name dataset.path={source / min(of_folders)}."
+        )
+    return True
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All below it, in an order that no machine changes; without hidden ones."""
+def _refuse_both(place: str, said: Set[str]) -> None:
+    if said >= NO_TEST:
+        raise UserError(
+            f"{place}: a split says train or database, which are the same images here, and not "
+            "both. To train on some of the database, give lists: protocol=given."
+        )
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """All below it, by their paths from there, in an order that no machine changes.
+
+    Hidden ones are left out. Links to folders are followed, but for those that lead back.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}.")
 
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        yield from (Path(place, name) for name in sorted(files) if name[0] != ".")
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and not _leads_back(Path(place, name))
+        )
+        beneath = Path(place).relative_to(folder)
+        yield from ((beneath / name).as_posix() for name in sorted(files) if name[0] != ".")
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to one of those that it lies in."""
+    return folder.is_symlink() and os.path.realpath(folder) in map(os.path.realpath, folder.parents)
 
 
 def _from_table(table: Table, root: Path, mark: str) -> Listing:

@@ -194,6 +194,9 @@ def test_what_may_not_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "photos" / "b").chmod(0)
     with pytest.raises(UserError, match="b cannot be read: Permission denied"):
         own(tmp_path / "photos")
+    (tmp_path / "photos" / "b").rename(tmp_path / "photos" / "train")
+    with pytest.raises(UserError, match="train cannot be read: Permission denied"):
+        own(tmp_path / "photos")
 
 
 def test_no_image_is_left(tmp_path: Path) -> None:

@@ -55,12 +55,55 @@ def test_a_folder_with_a_given_split(test: str, train: str, tmp_path: Path) -> N
     ]
 
 
-@pytest.mark.parametrize("other", ["val", "unlabelled"])
-def test_a_split_of_other_parts_is_not_taken_for_classes(other: str, tmp_path: Path) -> None:
-    for part in ("train", other):
-        class_folders(tmp_path / "photos" / part, per_class=1)
-    with pytest.raises(UserError, match=rf"looks like a split, of train, {other}\."):
+SPLITS = {  # folders that hold an image each, and what is told
+    "part to validate on": ("train/a test/a val/a", r"looks like a split, of test, train, val\."),
+    "part without labels": ("train/a unlabelled/a", r"like a split, of train, unlabelled\."),
+    "other names": ("Training/a Testing/a", r"looks like a split, of testing, training\."),
+    "no training images": ("test/a val/a", r"looks like a split, of test, val\."),
+    "flat test images": ("train/a train/b test", r"test/ holds images in no class.*photos/train\."),
+    "two words for one": ("train/a database/a query/a", "says train or database.* not both"),
+    "wrapped": ("photos/a photos/b", r"all lie deeper, .* photos/a/0.jpg\..*path=\S+/photos\?"),
+    "wrapped split": ("own/train/a own/test/a", r"own/test/a/0.jpg\..*path=\S+/own\?"),
+    "deep parts": ("train/x/a test/x/a", r"all lie deeper, .*path=\S+/test/x\?"),
+}
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_a_folder_that_is_not_as_described_is_not_taken_for_classes(
+    kind: str, tmp_path: Path
+) -> None:
+    folders, told = SPLITS[kind]
+    for folder in folders.split():
+        write_picture(tmp_path / "photos" / folder / "0.jpg", seed=len(folder))
+    with pytest.raises(UserError, match=told):
         own(tmp_path / "photos")
+
+
+def test_beside_a_split_other_files_are_no_part_and_strays_are_counted(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        class_folders(tmp_path / "photos" / part, per_class=1)
+    write_picture(tmp_path / "photos" / "stray.jpg", seed=5)
+    (tmp_path / "photos" / "docs").mkdir()
+    (tmp_path / "photos" / "docs" / "readme.txt").write_text("of the trip")
+    made = own(tmp_path / "photos", tolerated=0.2)
+    assert made.classes == ("a", "b")
+    assert made.is_test.tolist() == [True, True, False, False]
+    report = report_of(tmp_path, "photos")
+    assert report["no_images_by_their_names"] == ["docs/readme.txt"]
+    assert report["left_out"] == {"unlabelled": ["stray.jpg"]}
+
+
+def test_links_to_folders_are_followed_but_not_back(tmp_path: Path) -> None:
+    class_folders(tmp_path / "elsewhere", per_class=1, classes="abc")
+    photos = tmp_path / "photos"
+    class_folders(photos, per_class=1, classes="a")
+    for name in "bc":
+        (photos / name).symlink_to(tmp_path / "elsewhere" / name)
+    (photos / "a" / "all").symlink_to(photos)
+    (tmp_path / "elsewhere" / "c" / "all").symlink_to(photos)
+    made = own(photos)
+    assert made.classes == ("a", "b", "c")
+    assert made.ids.tolist() == ["a/0.jpg", "b/0.jpg", "c/0.jpg"]
 
 
 def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
