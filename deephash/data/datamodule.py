@@ -75,7 +75,8 @@ class HashingData(pl.LightningDataModule):
         """Batches of the training images, in an order that depends on seed and epoch."""
         batches = ShuffledBatches(self.split.train, self.batch_size, self.seed)
         if self.trainer is not None:  # where a run goes on, workers begin before Lightning says it
-            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            progress = self.trainer.fit_loop.epoch_progress.current
+            batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return self._loader(Shares(self.source), batches)
 
     def val_dataloader(self) -> list[DataLoader]:
