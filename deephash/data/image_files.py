@@ -1,8 +1,10 @@
 """Images in files: decoded once into one memory-mapped file, or each time they are asked for."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,7 @@ from deephash.errors import UserError
 from deephash.files import write_json
 
 ROWS_AT_ONCE = 64
+LOOKED_AT = 4096  # bytes at each of three places of a file, to know it by
 NOT_YET, BROKEN = 0, 1  # in the place of a content hash
 
 Hashes = npt.NDArray[np.uint64]
@@ -80,8 +83,9 @@ def all_decoded(
     """Decode each file once: to know which are broken and which are copies, and to keep them.
 
     What is found lies below `folder`, under a name that follows from the files' names, sizes and
-    times, wherever they lie. Other processes that ask for the same wait; what was stopped goes on.
-    O(n) time; O(1) memory beyond the page cache.
+    times and some of their content, wherever they lie; to look at them takes 35 us a file, 7 s of
+    NUS-WIDE's 195,834. Other processes that ask for the same wait; what was stopped goes on. What
+    is complete is only read. O(n) time; O(1) memory beyond the page cache.
 
     Args:
         paths: of the files.
@@ -94,43 +98,76 @@ def all_decoded(
         the images, and what is wrong with those that are broken, by position.
 
     Raises:
-        UserError: the folder cannot be written to, or what lies there is corrupt.
+        UserError: there are no workers, the folder cannot be written to, or what lies there is
+            corrupt.
     """
-    place = folder / _key(paths, size, keep)
+    if workers < 1:
+        raise UserError(
+            f"dataset.workers={workers}: give a number from 1, or null for that of the cores."
+        )
+    place = folder / _key(paths, size, keep, workers)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.with_suffix(".lock")):
-            if not place.is_dir():
-                _decode(paths, size, keep, place, workers)
+        if not place.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(place.with_suffix(".lock")):
+                if not place.is_dir():
+                    _decode(paths, size, keep, place, workers)
     except OSError as error:
         wanted = f" ({len(paths) * 3 * size**2 / 1e9:,.1f} GB)" if keep else ""
+        full = keep and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
-            f"dataset.decoded_dir={folder} cannot be written to{wanted}: {error.strerror}. Name "
-            "another, or keep nothing by dataset.keep_decoded=false."
+            f"dataset.decoded_dir={folder} cannot be written to{wanted}: {error.strerror}. "
+            f"Name another{', or keep no pixels by dataset.keep_decoded=false' * full}."
         ) from None
-    contents: Hashes = np.load(place / "contents.npy")
-    pixels = _mapped(place / "pixels.npy", contents, workers) if keep else None
-    broken = json.loads((place / "broken.json").read_text())
+    try:
+        contents: Hashes = np.load(place / "contents.npy")
+        pixels = _mapped(place / "pixels.npy", contents, workers) if keep else None
+        broken = json.loads((place / "broken.json").read_text())
+    except (OSError, ValueError, EOFError):
+        raise UserError(
+            f"{place} is corrupt: a file of it is missing, cannot be read or is not whole. "
+            "Remove this folder, and the images are decoded again."
+        ) from None
     names = np.array([str(path) for path in paths], dtype=object)
     images = ImageFiles(names, size, contents, pixels, torch.arange(len(paths)), workers)
     return images, {int(position): reason for position, reason in broken.items()}
 
 
-def _key(paths: Sequence[str | Path], size: int, keep: bool) -> str:
+def _key(paths: Sequence[str | Path], size: int, keep: bool, workers: int) -> str:
+    marks = [b""] * len(paths)
+
+    def look(rows: npt.NDArray[np.int64]) -> None:
+        for row in rows.tolist():
+            marks[row] = _mark(paths[row])
+
+    in_parallel(look, np.arange(len(paths)), workers, "looking at files")
     digest = hashlib.sha256(f"{size} {keep} {PIL.__version__}".encode())
-    for path in paths:
-        status = os.stat(path)
-        name = os.fsencode(os.path.basename(path))
-        digest.update(name + f"\0{status.st_size} {status.st_mtime_ns}\n".encode())
+    digest.update(b"".join(marks))
     return digest.hexdigest()[:16]
+
+
+def _mark(path: str | Path) -> bytes:
+    """What a file is known by: its name, size and time; and some content, as archives set times."""
+    digest = hashlib.sha256(os.fsencode(os.path.basename(path)))
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            digest.update(f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
+            for start in (0, status.st_size // 2, max(0, status.st_size - LOOKED_AT)):
+                file.seek(start)
+                digest.update(file.read(LOOKED_AT))
+    except OSError as error:  # it is told of when it is decoded
+        digest.update(f"\0{error.errno}".encode())
+    return digest.digest()
 
 
 def _decode(paths: Sequence[str | Path], size: int, keep: bool, place: Path, workers: int) -> None:
     unfinished = place.with_suffix(".unfinished")
-    unfinished.mkdir(exist_ok=True)
-    contents = _file(unfinished / "contents.npy", (len(paths),), np.uint64)
-    shape = (len(paths), size, size, 3)
-    pixels = _file(unfinished / "pixels.npy", shape, np.uint8) if keep else None
+    try:
+        contents, pixels = _begun(unfinished, len(paths), size, keep)
+    except (ValueError, EOFError):  # the machine went down as they were written
+        shutil.rmtree(unfinished)
+        contents, pixels = _begun(unfinished, len(paths), size, keep)
     todo = np.flatnonzero((contents == NOT_YET) | (contents == BROKEN))
     broken: dict[str, str] = {}
 
@@ -179,6 +216,15 @@ def content_hash(image: npt.NDArray[np.uint8]) -> int:
     return max(int.from_bytes(first), BROKEN + 1)
 
 
+def _begun(
+    unfinished: Path, count: int, size: int, keep: bool
+) -> tuple[npt.NDArray, npt.NDArray | None]:
+    unfinished.mkdir(exist_ok=True)
+    contents = _file(unfinished / "contents.npy", (count,), np.uint64)
+    shape = (count, size, size, 3)
+    return contents, _file(unfinished / "pixels.npy", shape, np.uint8) if keep else None
+
+
 def _file(path: Path, shape: tuple[int, ...], dtype: type) -> npt.NDArray:
     """A memory-mapped array in a file, which is made if there is none, with room on the disk."""
     if not path.is_file():
@@ -188,6 +234,7 @@ def _file(path: Path, shape: tuple[int, ...], dtype: type) -> npt.NDArray:
             with part.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
         part.replace(path)
+    np.lib.format.open_memmap(path, mode="r")  # refuses a file cut short, which "r+" makes longer
     return np.lib.format.open_memmap(path, mode="r+")
 
 

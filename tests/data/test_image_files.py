@@ -1,6 +1,8 @@
 """Decoded once and kept, or whenever asked: the same images, and nothing half-done is trusted."""
 
+import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import encoded, picture, planes, write_picture
+from PIL import Image
 
 from deephash.data import image_files
 from deephash.data.decoding import decoded
@@ -73,6 +76,37 @@ def test_decoded_once_until_a_file_changes(tmp_path: Path, capsys: pytest.Captur
     assert changed.nonzero().flatten().tolist() == [5]
 
 
+@pytest.mark.parametrize("side", [30, 300])
+def test_other_files_of_the_same_names_sizes_and_times_are_decoded(
+    side: int, tmp_path: Path
+) -> None:
+    """As archives leave them that hold the time of none; and the first folder edited in place."""
+    paths = {name: [tmp_path / name / f"{i}.bmp" for i in range(4)] for name in "ab"}
+    for seed, path in enumerate([*paths["a"], *paths["b"]]):
+        path.parent.mkdir(exist_ok=True)
+        image = Image.new("RGB", (side, side), "white")  # of a large one the ends are margin
+        image.paste(picture(seed), (side // 2 - 15, side // 2 - 15))
+        path.write_bytes(encoded(image, "BMP"))
+        os.utime(path, (10**9, 10**9))
+    for of in (paths["a"], paths["b"], paths["a"][::-1]):
+        images, _ = decode(of, tmp_path)
+        for index, path in enumerate(of):
+            np.testing.assert_array_equal(images[torch.tensor([index])][0], planes(path, 16))
+    paths["a"][2].write_bytes(paths["b"][2].read_bytes())
+    os.utime(paths["a"][2], (10**9, 10**9))
+    images, _ = decode(paths["a"], tmp_path)
+    np.testing.assert_array_equal(images[torch.tensor([2])][0], planes(paths["b"][2], 16))
+
+
+def test_what_is_kept_goes_with_the_files_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    decode(some_paths(tmp_path), tmp_path)
+    (tmp_path / "files").rename(tmp_path / "moved")
+    decode([tmp_path / "moved" / f"{i}.jpg" for i in range(10)], tmp_path)
+    assert capsys.readouterr().out.count("decoding") == 1
+
+
 def test_a_stopped_decoding_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -117,11 +151,75 @@ def test_a_changed_byte_in_what_was_kept_is_found(tmp_path: Path) -> None:
         decode(paths, tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, emptied, cut])
+@pytest.mark.parametrize("name", ["contents.npy", "pixels.npy", "broken.json"])
+def test_a_damaged_file_of_what_was_kept_is_told(
+    damage: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    paths = some_paths(tmp_path)
+    paths[0].write_bytes(b"no image")
+    decode(paths, tmp_path)
+    (kept,) = (tmp_path / "decoded").glob(f"*/{name}")
+    damage(kept)
+    with pytest.raises(UserError) as caught:
+        decode(paths, tmp_path)
+    assert str(caught.value) == (
+        f"{kept.parent} is corrupt: a file of it is missing, cannot be read or is not whole. "
+        "Remove this folder, and the images are decoded again."
+    )
+
+
+@pytest.mark.parametrize("name", ["contents.npy", "pixels.npy"])
+@pytest.mark.parametrize("damage", [emptied, cut])
+def test_a_stopped_decoding_that_is_damaged_begins_anew(
+    damage: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    paths = some_paths(tmp_path)
+    decode(paths, tmp_path)
+    (kept,) = (tmp_path / "decoded").glob(f"*/{name}")
+    damage(kept)
+    kept.parent.rename(kept.parent.with_suffix(".unfinished"))
+    images, broken = decode(paths, tmp_path)
+    assert broken == {}
+    np.testing.assert_array_equal(images[torch.tensor([9])][0], planes(paths[9], 16))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_that_cannot_be_written_to_is_told(keep: bool, tmp_path: Path) -> None:
     paths = some_paths(tmp_path)
     (tmp_path / "decoded").write_text("a file")
-    with pytest.raises(UserError, match="dataset.decoded_dir=.*decoded cannot be written to.*File"):
-        decode(paths, tmp_path)
+    told = r"dataset.decoded_dir=.*decoded cannot be written to.*: (File|Not).*\. Name another\.$"
+    with pytest.raises(UserError, match=told):
+        decode(paths, tmp_path, keep)
+
+
+def test_what_is_complete_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    paths = some_paths(tmp_path)
+    before, _ = decode(paths, tmp_path)
+    monkeypatch.setattr(image_files, "FileLock", read_only)
+    after, _ = decode(paths, tmp_path)
+    assert torch.equal(before[torch.arange(10)], after[torch.arange(10)])
+    with pytest.raises(UserError, match="cannot be written to: Read-only file system"):
+        decode(paths, tmp_path, keep=False)
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_number_of_workers_below_one_is_refused(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"dataset.workers={workers}: give a number from 1"):
+        all_decoded(some_paths(tmp_path), size=16, keep=True, folder=tmp_path, workers=workers)
 
 
 def test_a_full_disk_is_told_before_anything_is_decoded(
