@@ -88,6 +88,12 @@ def leak_by_id() -> None:
         file.write("q2.jpg 1 0\n")
 
 
+def leak_of_a_missing_file() -> None:
+    for part in ("query", "database"):
+        with Path(f"{part}.txt").open("a") as file:
+            file.write("gone.jpg 1 0\n")
+
+
 def leak_by_content() -> None:
     with Image.open("q2.jpg") as image:
         image.save("d3.png")
@@ -103,10 +109,11 @@ def leak_by_look() -> None:
     ("kind", "plant", "told", "other", "part"),
     [
         ("id", leak_by_id, "q2.jpg", "q2.jpg", "database"),
+        ("id", leak_of_a_missing_file, "gone.jpg", "gone.jpg", "database"),
         ("content", leak_by_content, "q2.jpg is d3.png", "d3.png", "database"),
         ("near", leak_by_look, "q2.jpg looks like t4.jpg", "t4.jpg", "train"),
     ],
-    ids=["id", "content", "near"],
+    ids=["id", "id of no file", "content", "near"],
 )
 def test_each_leak_exits_1(
     kind: str, plant: Callable[[], None], told: str, other: str, part: str, lists: list[str]
@@ -116,7 +123,7 @@ def test_each_leak_exits_1(
     assert done.exit_code == 1, done.output
     leaks = json.loads(Path("audit.json").read_text())["leaks"]
     (pair,) = leaks.pop(kind)
-    assert (pair["query"], pair["other"], pair["parts"]) == ("q2.jpg", other, [part])
+    assert (pair["query"], pair["other"], pair["parts"]) == (told.split()[0], other, [part])
     assert all(not pairs for pairs in leaks.values())
     assert f"  {told} in {part}" in done.stdout
     assert "no query" not in done.stdout

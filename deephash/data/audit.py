@@ -63,9 +63,10 @@ class Audit:
         split: its checksum.
         sizes: images of each part.
         classes: images of each class, by part.
-        left_out: rows that are unlabelled, repeated, missing or broken, by which it is.
+        left_out: rows that are unlabelled, repeated, contradictory, missing or broken, by which.
         copies_in_database: how many of its images have the pixels of another; no leak.
-        leaks: by `id`, by `content` and, where looked for, `near`; none is listed twice.
+        leaks: by `id`, of rows that are left out too, by `content` and, where looked for, `near`;
+            none is listed twice.
     """
 
     name: str
@@ -103,6 +104,9 @@ def audit(image_set: ImageSet, split: Split, *, near: bool) -> Audit:
         "content": _copies(contents, split.query, others),
     }
     named = {kind: _named(image_set.ids, pairs, parts) for kind, pairs in leaks.items()}
+    report = image_set.report or {}
+    elsewhere = report.get("queries_elsewhere", {})
+    named["id"] += [Pair(name, name, held, 0.0) for name, held in elsewhere.items()]
     if near:
         pairs, differences = _near(image_set, split.query, others)
         named["near"] = _named(image_set.ids, pairs, parts, differences)
@@ -112,7 +116,7 @@ def audit(image_set: ImageSet, split: Split, *, near: bool) -> Audit:
         split=split.checksum,
         sizes={part: len(indices) for part, indices in parts.items()},
         classes={part: _class_counts(image_set, indices) for part, indices in parts.items()},
-        left_out=(image_set.report or {}).get("left_out", {}),
+        left_out=report.get("left_out", {}),
         copies_in_database=len(split.database) - len(np.unique(contents[split.database])),
         leaks=named,
     )

@@ -22,8 +22,9 @@ def from_lists(
     """The images that lists name, and the split that the lists are.
 
     A line is a file's name, which may hold blanks, and after it 0 or 1 for each class, or nothing.
-    Ids are paths. Rows that are repeated, missing or broken are left out; unlabelled ones are
-    reported with them, but stay: they are queries, or searched, all the same.
+    Ids are paths. Rows that are repeated, missing or broken are left out; unlabelled ones, and
+    those of other labels than an earlier list has, are reported with them, but stay: they are
+    queries, or searched, all the same.
 
     Args:
         lists: by part of the split: `query`, `database`, maybe `train`.
@@ -33,7 +34,7 @@ def from_lists(
     Raises:
         UserError: a list cannot be read, its lines do not fit, or none of its images can be used.
     """
-    labels, held, repeated = _read(lists, root)
+    labels, held, repeated, contradictory = _read(lists, root)
     there = [path for path in labels if os.path.isfile(path)]
     images, broken = all_decoded(
         there,
@@ -57,8 +58,13 @@ def from_lists(
     left_out = {
         "unlabelled": [path for path, values in labels.items() if values and not any(values)],
         "repeated": repeated,
+        "contradictory": contradictory,
         "missing": sorted(labels.keys() - there),
         "broken": [f"{there[row]}: {reason}" for row, reason in sorted(broken.items())],
+    }
+    elsewhere = {
+        path: [part for part in ("train", "database") if path in held.get(part, ())]
+        for path in sorted(held["query"] - row_of.keys())
     }
     width = max(map(len, labels.values()))
     multi_hot = np.array([labels[path] for path in row_of], dtype=np.uint8)
@@ -69,7 +75,10 @@ def from_lists(
         ids=ids,
         classes=tuple(map(str, range(width))),
         is_test=np.isin(np.arange(len(ids)), parts["query"]),
-        report={"left_out": {kind: told for kind, told in left_out.items() if told}},
+        report={
+            "left_out": {kind: told for kind, told in left_out.items() if told},
+            "queries_elsewhere": {path: parts for path, parts in elsewhere.items() if parts},
+        },
     )
     none = np.empty(0, dtype=np.int64)
     train = parts.get("train", none)
@@ -78,18 +87,23 @@ def from_lists(
 
 def _read(
     lists: Mapping[str, Path], root: Path | None
-) -> tuple[dict[str, list[int]], dict[str, set[str]], list[str]]:
-    """Labels by path, the paths of each part, and rows that repeat one of their list."""
+) -> tuple[dict[str, list[int]], dict[str, set[str]], list[str], list[str]]:
+    """Labels by path, the paths of each part, and rows that repeat one of their list or deny one.
+
+    Those that deny one of their own list are told as repeated only.
+    """
     labels: dict[str, list[int]] = {}
     held: dict[str, set[str]] = {part: set() for part in lists}
     widths: dict[int, str] = {}
-    repeated = []
+    repeated, contradictory = [], []
     for part, source in lists.items():
         for place, name, values in _lines(source):
             path = str((root or source.parent) / name)
             first = labels.setdefault(path, values)
             if path in held[part]:
                 repeated.append(f"{place}: {path}{', with other labels' * (values != first)}")
+            elif values != first:
+                contradictory.append(f"{place}: {path}, with other labels than in an earlier list")
             held[part].add(path)
             widths.setdefault(len(values), place)
     if len(widths) > 1:
@@ -97,7 +111,7 @@ def _read(
         raise UserError(
             f"values of 0 and 1 after a name: {told}. Give one for each class, or none."
         )
-    return labels, held, repeated
+    return labels, held, repeated, contradictory
 
 
 def _lines(source: Path) -> Iterator[tuple[str, str, list[int]]]:

@@ -64,7 +64,7 @@ class Listing:
         """The images that can be used: one for each file that is there, whole and labelled.
 
         Writes a report of all others beside the decoded images. Of rows that name one file the
-        first stands.
+        first stands; a query for one of them it stays.
 
         Raises:
             UserError: too many are left out, or no image is left.
@@ -78,8 +78,7 @@ class Listing:
         for row, (name, path) in enumerate(zip(self.ids, self.paths, strict=True)):
             first = seen.setdefault(name, row)
             if first != row:
-                same = np.array_equal(self.labels[row], self.labels[first])
-                self._leave("repeated", name if same else f"{name}, with other labels", kept, row)
+                self._leave("repeated", name + self._contradiction(first, row), kept, row)
             elif not labelled[row]:
                 self._leave("unlabelled", name, kept, row)
             elif not os.path.isfile(path):  # nor reached: Path.is_file raises there
@@ -109,6 +108,17 @@ class Listing:
             is_test=self.is_test[kept],
             report=self._report(rows, decoding),
         )
+
+    def _contradiction(self, first: int, row: int) -> str:
+        """What a repeated row says otherwise than the first; of the two words of a split `test`."""
+        told = ""
+        if not np.array_equal(self.labels[row], self.labels[first]):
+            told += ", with other labels"
+        if self.is_test[row] != self.is_test[first]:
+            told += ", as test and as train"
+            self.is_test[first] = True
+            self.notes.setdefault("queries_elsewhere", {})[self.ids[row]] = ["train", "database"]
+        return told
 
     def _leave(self, kind: str, told: str, kept: npt.NDArray[np.bool_], row: int) -> None:
         self.left_out.setdefault(kind, []).append(told)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pictures import class_folders, own
 from PIL import Image
 
 from deephash.data import audit as module
@@ -237,6 +238,52 @@ def test_lists_with_all_that_can_be_wrong(lists: dict[str, Path], tmp_path: Path
     }
     assert len(broken) == 1
     assert broken[0].startswith(f"{tmp_path / 'd 11.jpg'}: ")
+
+
+def test_a_query_that_is_left_out_is_a_leak_all_the_same(
+    lists: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_text("no image")
+    for part, name in (("query", "gone"), ("query", "broken"), ("train", "gone")):
+        for held in (part, "database"):
+            with lists[held].open("a") as file:
+                file.write(f"{name}.jpg 1 0\n")
+    found = audit(*from_lists(lists, None, tmp_path / "decoded"), near=False)
+    parts = {Path(pair.query).name: pair.parts for pair in found.leaks["id"]}
+    assert parts == {
+        "q 3.jpg": ["database"],
+        "gone.jpg": ["train", "database"],
+        "broken.jpg": ["database"],
+    }
+
+
+def test_other_labels_than_in_an_earlier_list_are_told(
+    lists: dict[str, Path], tmp_path: Path
+) -> None:
+    lists["train"].write_text("d 1.jpg 1 0\nd 2.jpg 0 1\n")
+    found = audit(*from_lists(lists, None, tmp_path / "decoded"), near=False)
+    assert found.left_out["contradictory"] == [
+        f"{lists['train']}, line 1: {tmp_path / 'd 1.jpg'}, with other labels than in an earlier "
+        "list"
+    ]
+    assert found.classes["train"] == {"0": 0, "1": 2}
+
+
+@pytest.mark.parametrize("words", [("test", "train"), ("train", "test", "train")])
+def test_an_image_that_a_list_has_as_test_and_as_train_is_a_leak(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    class_folders(tmp_path, per_class=3)
+    rows = [f"a/0.jpg,a,{word}" for word in words]
+    rows += ["a/1.jpg,a,train", "a/2.jpg,a,test", "b/0.jpg,b,test", "b/1.jpg,b,train"]
+    (tmp_path / "list.csv").write_text("\n".join(["file,label,split", *rows]))
+    image_set = own(tmp_path / "list.csv", tolerated=0.5)
+    assert image_set.is_test.tolist() == [True, False, True, True, False]
+    found = audit(image_set, test_vs_train(image_set, 0), near=False)
+    assert set(found.left_out["repeated"]) == {"a/0.jpg, as test and as train"}
+    (pair,) = found.leaks["id"]
+    assert (pair.query, pair.parts) == ("a/0.jpg", ["train", "database"])
+    assert found.leaky
 
 
 def test_lists_without_labels_and_with_paths_from_a_root(tmp_path: Path) -> None:
