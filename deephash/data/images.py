@@ -1,6 +1,7 @@
 """Your own images: a folder of class folders, or a list of files and labels."""
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
@@ -151,31 +152,53 @@ def _from_table(table: Table, root: Path, mark: str) -> Listing:
     source = table.source
     if not table.rows:
         raise UserError(f"{source} names no image.")
-    if (root / _portable(table.columns[0])).is_file():
-        raise UserError(f"{source}: its first line is an image, not the names of the columns.")
+    _check_names(table, root)
     is_test = np.zeros(len(table.rows), dtype=bool)
     others = list(range(1, len(table.columns)))
-    if SPLIT in table.columns[1:]:
-        others.remove(table.columns.index(SPLIT, 1))
-        is_test = _given_split(table)
+    for position in [i for i in others if table.columns[i].lower() == SPLIT]:
+        others.remove(position)
+        is_test = _given_split(table, position)
     if not others:
         raise UserError(f"{source} has no labels: give a column after that of the paths.")
     if len(others) == 1:
         labels, classes = _labels([_apart(value, mark) for value in table.column(others[0])])
     else:
-        labels, classes = _multi_hot(table, others), tuple(table.columns[i] for i in others)
+        labels = _multi_hot(table, others)
+        classes = tuple(_composed(table.columns[i]) for i in others)
     ids = [_portable(name) for name in table.column(0)]
     paths = [os.path.join(root, name) for name in ids]
     return Listing(source.stem, source, ids, paths, labels, classes, is_test)
 
 
-def _given_split(table: Table) -> npt.NDArray[np.bool_]:
-    position = table.columns.index(SPLIT, 1)
+def _check_names(table: Table, root: Path) -> None:
+    """Whether the first line names the columns, and of text an image; and none of them twice."""
+    in_text = table.source.suffix.lower() == ".txt"
+    first = table.rows[0][0] if in_text else table.columns[0]
+    known = os.path.splitext(first)[1].lower() in Image.registered_extensions()
+    is_image = known or os.path.isfile(root / _portable(first))
+    if is_image and not in_text:
+        raise UserError(
+            f"{table.source}: its first line is an image, not the names of the columns."
+        )
+    if in_text and not is_image:
+        raise UserError(
+            f"{table.source}: its first line names no image, but '{first}'. Remove the names of "
+            "the columns, or give a .csv."
+        )
+    names = [_composed(name) for name in table.columns]
+    names = [SPLIT if name.lower() == SPLIT else name for name in names]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{table.source} has two columns '{twice[0]}'. Rename or remove one.")
+
+
+def _given_split(table: Table, position: int) -> npt.NDArray[np.bool_]:
     said = [value.strip().lower() for value in table.column(position)]
     for row, value in enumerate(said):
         if value not in TEST | NO_TEST:
             place = table.where(row, position)
             raise UserError(f"{place}: '{value}' is none of train, database, test, query.")
+    _refuse_both(f"{table.source}, column '{table.columns[position]}'", set(said))
     return np.array([value in TEST for value in said])
 
 
@@ -188,10 +211,16 @@ def _portable(name: str) -> str:
     return name.replace("\\", "/")
 
 
+def _composed(name: str) -> str:
+    """One spelling of what looks the same: systems write an é as one character or as two."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _labels(
     names: Sequence[tuple[str, ...]],
 ) -> tuple[npt.NDArray[np.integer], tuple[str, ...]]:
     """Class indices, -1 for none, or multi-hot labels where some have several; and the classes."""
+    names = [tuple(map(_composed, some)) for some in names]
     classes = sorted({name for some in names for name in some})
     index = {name: position for position, name in enumerate(classes)}
     if max(map(len, names)) <= 1:

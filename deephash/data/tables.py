@@ -42,7 +42,8 @@ def read_table(source: Path) -> Table:
     What is no UTF-8 is kept as it is, since names of files need not be.
 
     Raises:
-        UserError: the file cannot be read, or a row has more or fewer values than the others.
+        UserError: the file cannot be read, a row has more or fewer values than the others, or
+            values are not single ones.
     """
     try:
         if source.suffix.lower() == ".parquet":
@@ -50,7 +51,8 @@ def read_table(source: Path) -> Table:
         text = source.read_bytes().decode("utf-8-sig", errors="surrogateescape")
         return _from_text(source, text)
     except OSError as error:
-        raise UserError(f"{source} cannot be read: {error.strerror}.") from None
+        reason = error.strerror or str(error).splitlines()[0]  # a corrupt page has no number
+        raise UserError(f"{source} cannot be read: {reason}.") from None
 
 
 def _from_text(source: Path, text: str) -> Table:
@@ -62,12 +64,22 @@ def _from_text(source: Path, text: str) -> Table:
     for line, row in _split(source, text, named):
         if not columns and named:
             columns = [name.strip() for name in row]
+            if ";" in columns[0]:
+                raise UserError(
+                    f"{source}, line {line}: its columns are apart by semicolons. Save it with "
+                    "commas or, as .tsv, with tabs."
+                )
             continue
         columns = columns or list(map(str, range(len(row))))
         if len(row) != len(columns):
             raise UserError(
                 f"{source}, line {line}: it has {len(row)} values, and there are {len(columns)} "
                 f"columns ({', '.join(columns[:4])}{', …' if len(columns) > 4 else ''})."
+            )
+        if any("\n" in value for value in row):
+            raise UserError(
+                f"{source}, up to line {line}: a value goes on over several lines. Close or remove "
+                "its quotation mark."
             )
         rows.append(row)
         lines.append(line)
@@ -83,6 +95,7 @@ def _split(source: Path, text: str, named: bool) -> Iterator[tuple[int, list[str
     reader = csv.reader(
         io.StringIO(text, newline=""),
         dialect="excel-tab" if source.suffix.lower() == ".tsv" else "excel",
+        strict=True,  # else a quotation mark that none closes swallows the lines below
     )
     try:
         yield from ((reader.line_num, row) for row in reader if row)
@@ -105,13 +118,22 @@ def _from_parquet(source: Path) -> Table:
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{source} cannot be read as Parquet: {reason}") from None
+    for field in table.schema:
+        if pyarrow.types.is_nested(field.type):
+            raise UserError(
+                f"{source}: column '{field.name}' holds values of several parts, {field.type}. "
+                "Give text: several labels between semicolons, or a column of 0 and 1 each."
+            )
+    names = [name.strip() for name in table.column_names]
     columns = [list(map(_text, column.to_pylist())) for column in table.columns]
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return Table(source, table.column_names, rows, list(range(1, len(rows) + 1)))
+    return Table(source, names, rows, list(range(1, len(rows) + 1)))
 
 
 def _text(value: object) -> str:
-    """As a text file has it."""
-    if value is None:
+    """As a text file has it; nothing for None and not a number."""
+    if value is None or value != value:
         return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="surrogateescape")
     return str(int(value) if isinstance(value, bool) else value)

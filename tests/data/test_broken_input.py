@@ -87,8 +87,39 @@ WHOLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an empty list": (lambda t: of_list(t, ""), "list.csv names no image"),
     "a header alone": (lambda t: of_list(t, "file,label\n"), "list.csv names no image"),
     "no header": (lambda t: of_list(t, "0.jpg,a\n1.jpg,b\n"), "its first line is an image"),
+    "no header, and the first image gone": (
+        lambda t: of_list(t, "gone.jpg,1,0\n0.jpg,1,0\n1.jpg,0,1\n"), "its first line is an image"
+    ),
+    "a header in text": (
+        lambda t: of_list(t, "path label\n0.jpg a\n1.jpg b\n", "list.txt"),
+        "its first line names no image, but 'path'",
+    ),
+    "semicolons": (lambda t: of_list(t, LABELLED.replace(",", ";")), "line 1: .* semicolons"),
+    "many semicolons": (
+        lambda t: of_list(t, ";".join(f"concept {i}" for i in range(81)) + "\n0.jpg" + ";0" * 80),
+        "line 1: its columns are apart by semicolons",
+    ),
+    "a header longer than a name may be": (
+        lambda t: of_list(t, "n" * 300 + ",label\n0.jpg,a\n1.jpg,b\ngone.jpg,b\n"), "1 missing"
+    ),
+    "an open quotation mark": (
+        lambda t: of_list(t, 'file,label\n0.jpg,"a\n1.jpg,b\n'), "unexpected end of data"
+    ),
+    "a quotation mark closed lines below": (
+        lambda t: of_list(t, 'file,label\n0.jpg,"a\n1.jpg,b"\n'), "up to line 3: .* several lines"
+    ),
+    "two columns of a name": (
+        lambda t: of_list(t, "file,cat,cat\n0.jpg,1,0\n1.jpg,0,1\n"), "has two columns 'cat'"
+    ),
+    "two columns of a split": (
+        lambda t: of_list(t, "file,split,Split\n0.jpg,train,train\n"), "has two columns 'split'"
+    ),
+    "both words for one part": (
+        lambda t: of_list(t, "file,label,split\n0.jpg,a,train\n1.jpg,b,database\n"),
+        "list.csv, column 'split': a split says train or database.* not both",
+    ),
     "no labels": (lambda t: of_list(t, "file\n0.jpg\n"), "has no labels"),
-    "a split and no labels": (lambda t: of_list(t, "file,split\n0.jpg,train\n"), "has no labels"),
+    "a split and no labels": (lambda t: of_list(t, "file,Split\n0.jpg,train\n"), "has no labels"),
     "a row too short": (
         lambda t: of_list(t, "file,a,b\n0.jpg,1,0\n1.jpg,1\n"),
         "list.csv, line 3: it has 2 values, and there are 3 columns",

@@ -149,6 +149,39 @@ def test_lists_of_several_labels_say_the_same(form: str, tmp_path: Path) -> None
     assert made.ids.tolist() == [f"{i}.jpg" for i in range(4)]
 
 
+def test_parquet_says_what_text_says(tmp_path: Path) -> None:
+    columns = {" file": [b"0.jpg", b"1.jpg", b"2.jpg"], "label": ["a", None, "b"]}
+    columns |= {"split ": [b"train", b"test", b"Test"]}
+    made = own(parquet(tmp_path, columns), tolerated=0.4)
+    assert made.classes == ("a", "b")
+    assert made.ids.tolist() == ["0.jpg", "2.jpg"]
+    assert made.is_test.tolist() == [False, True]
+    numbers = {"file": ["0.jpg", "1.jpg", "2.jpg"], "label": [1.5, float("nan"), 2.5]}
+    assert own(parquet(tmp_path, numbers), tolerated=0.4).classes == ("1.5", "2.5")
+
+
+@pytest.mark.parametrize("values", [[["sea", "sky"], []], [{"sea": 1}, {"sea": 0}]])
+def test_values_of_several_parts_are_refused(values: list, tmp_path: Path) -> None:
+    source = parquet(tmp_path, {"file": ["0.jpg", "1.jpg"], "labels": values})
+    with pytest.raises(UserError, match="column 'labels' holds values of several parts"):
+        own(source)
+
+
+def test_a_corrupt_page_is_told(tmp_path: Path) -> None:
+    source = parquet(tmp_path, {"file": ["0.jpg", "1.jpg"], "label": ["a", "b"]})
+    content = bytearray(source.read_bytes())
+    content[20:60] = b"\xff" * 40
+    source.write_bytes(content)
+    with pytest.raises(UserError, match=r"list.parquet cannot be read(?! as Parquet|: None)"):
+        own(source)
+
+
+def test_classes_that_look_the_same_are_one(tmp_path: Path) -> None:
+    for seed, name in enumerate(["caf\u00e9", "cafe\u0301", "bar"]):
+        write_picture(tmp_path / "photos" / name / f"{seed}.jpg", seed)
+    assert own(tmp_path / "photos").classes == ("bar", "caf\u00e9")
+
+
 def test_one_label_each_is_a_class_index(tmp_path: Path) -> None:
     made = own(listed(tmp_path, "file,label\n0.jpg,1\n1.jpg,0\n2.jpg,1\n3.jpg,10\n"))
     assert made.classes == ("0", "1", "10")
@@ -159,7 +192,7 @@ def test_one_label_each_is_a_class_index(tmp_path: Path) -> None:
 def test_a_list_may_lie_elsewhere_and_bring_a_split(tmp_path: Path) -> None:
     listed(tmp_path / "photos", "")
     source = tmp_path / "list.csv"
-    source.write_text("file,split,label\n0.jpg,test,a\n.\\1.jpg,train,a\n2.jpg,Database,b\n")
+    source.write_text("file,split,label\n0.jpg,test,a\n.\\1.jpg,train,a\n2.jpg,Train,b\n")
     made = own(source, root=str(tmp_path / "photos"))
     assert made.is_test.tolist() == [True, False, False]
     assert made.ids.tolist() == ["0.jpg", "./1.jpg", "2.jpg"]
