@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from pictures import class_folders
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -157,6 +158,16 @@ def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
     assert found["leaks"]["id"][0]["query"] == "caf\udce9 1.png"
 
 
+def test_files_that_are_passed_over_by_their_names_are_told(tmp_path: Path) -> None:
+    class_folders(tmp_path / "photos")
+    (tmp_path / "photos" / "a" / "0.heic").write_text("")
+    settings = ["dataset=images", "dataset.path=photos", "dataset.decoded_dir=decoded"]
+    done = deephash("data", "audit", *settings, "--json", "audit.json")
+    assert done.exit_code == 0, done.output
+    assert "no images by their names: 1\n  a/0.heic\n" in done.stdout
+    assert json.loads(Path("audit.json").read_text())["no_images"] == ["a/0.heic"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -174,6 +185,9 @@ def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
         ("audit --query query.txt --database .", [". cannot be read", "directory"]),
         ("audit --query query.txt --database query.txt --root no", ["no/q0.jpg", "begin"]),
         ("audit --json query.txt/a.json", ["--json query.txt/a.json", "cannot be written"]),
+        ("audit some/photos", ["dataset=images dataset.path=some/photos"]),
+        ("splits dataset=mnist", ["dataset=mnist: first", "splits FOLDER dataset=mnist"]),
+        ("splits dataset.path=/some/photos", ["splits FOLDER dataset.path=/some/photos"]),
         ("splits new dataset=cifar11", ["dataset=cifar11", "Did you mean 'cifar10'?"]),
         ("splits query.txt", ["query.txt cannot be written to"]),
         ("splits new --check", ["new/split.json", "No such file"]),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deephash.command_line import command_line, composed
-from deephash.config import build, checked
+from deephash.config import Settings, build, checked
 from deephash.console import quiet_libraries
 from deephash.data.audit import Audit, Pair
 from deephash.data.audit import audit as audited
@@ -82,7 +82,7 @@ def audit(
 
 def _as_trained(overrides: Sequence[str]) -> tuple[ImageSet, Split]:
     """Images and split of a run, but with the copies of queries, which a run leaves out."""
-    settings = checked(composed(overrides))
+    settings = _settings(overrides)
     image_set = build("dataset", settings.dataset)
     split = with_validation(
         build("protocol", settings.protocol, image_set, settings.seed),
@@ -92,6 +92,15 @@ def _as_trained(overrides: Sequence[str]) -> tuple[ImageSet, Split]:
         seed=settings.seed,
     )
     return image_set, split
+
+
+def _settings(overrides: Sequence[str]) -> Settings:
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(
+                f"{word} is no setting. Your own images are dataset=images dataset.path={word}"
+            )
+    return checked(composed(overrides))
 
 
 def _show(found: Audit) -> None:
@@ -107,6 +116,7 @@ def _show(found: Audit) -> None:
     print()
     for kind, rows in found.left_out.items():
         _some(f"{kind} rows", rows)
+    _some("no images by their names", found.no_images)
     if found.copies_in_database:
         print(f"copies within the database, no leak: {found.copies_in_database:,}")
     for kind, pairs in found.leaks.items():
@@ -147,7 +157,12 @@ def splits(
     protocol=given reads the lists. Exit code of --check 0: they fit, 1: they do not.
     """
     with command_line(), quiet_libraries():
-        settings = checked(composed(overrides or []))
+        if "=" in str(folder).partition("/")[0]:
+            raise UserError(
+                f"{folder}: first comes the folder of the lists, then settings: deephash data "
+                f"splits FOLDER {folder}"
+            )
+        settings = _settings(overrides or [])
         image_set = build("dataset", settings.dataset)
         if check:
             wrong = differences(folder, image_set)

@@ -64,6 +64,7 @@ class Audit:
         sizes: images of each part.
         classes: images of each class, by part.
         left_out: rows that are unlabelled, repeated, contradictory, missing or broken, by which.
+        no_images: files that are passed over, because their names are not those of images.
         copies_in_database: how many of its images have the pixels of another; no leak.
         leaks: by `id`, of rows that are left out too, by `content` and, where looked for, `near`;
             none is listed twice.
@@ -75,6 +76,7 @@ class Audit:
     sizes: dict[str, int]
     classes: dict[str, dict[str, int]]
     left_out: dict[str, list[str]]
+    no_images: list[str]
     copies_in_database: int
     leaks: dict[str, list[Pair]]
 
@@ -117,6 +119,7 @@ def audit(image_set: ImageSet, split: Split, *, near: bool) -> Audit:
         sizes={part: len(indices) for part, indices in parts.items()},
         classes={part: _class_counts(image_set, indices) for part, indices in parts.items()},
         left_out=report.get("left_out", {}),
+        no_images=report.get("no_images_by_their_names", []),
         copies_in_database=len(split.database) - len(np.unique(contents[split.database])),
         leaks=named,
     )

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from deephash.data.image_set import ImageSet
-from deephash.data.listing import Decoding, Listing
+from deephash.data.listing import Decoding, Listing, tell
 from deephash.data.tables import SUFFIXES, Table, read_table
 from deephash.errors import UserError
 
@@ -51,8 +52,13 @@ def images(
         tolerated: see there.
 
     Raises:
-        UserError: folder or list are not as described, or too many images cannot be used.
+        UserError: folder, list or settings are not as described, or too many images cannot be
+            used.
     """
+    if not mark:
+        raise UserError("dataset.mark='': give what stands between two labels of one image.")
+    workers = workers or os.cpu_count() or 1
+    decoding = Decoding(size, keep_decoded, Path(decoded_dir), workers, tolerated)
     source = Path(path)
     if source.is_dir():
         listing = _from_folder(source)
@@ -63,9 +69,7 @@ def images(
             f"dataset.path={path}: there is no such folder, and no list by its name. Give a folder "
             f"of class folders, or a list ({', '.join(SUFFIXES)})."
         )
-    folder = Path(decoded_dir)
-    workers = workers or os.cpu_count() or 1
-    return listing.image_set(Decoding(size, keep_decoded, folder, workers, tolerated))
+    return listing.image_set(decoding)
 
 
 def _from_folder(source: Path) -> Listing:
@@ -91,8 +95,13 @@ def _from_folder(source: Path) -> Listing:
     labels, classes = _labels([tuple(some[:1]) for some in folders])  # none lies in no folder
     is_test = np.array([depth == 1 and name.split("/")[0].lower() in TEST for name in ids])
     paths = [os.path.join(source, name) for name in ids]
+    name = source.resolve().name
+    if ignored:
+        counts = Counter(os.path.splitext(other)[1] or "without a suffix" for other in ignored)
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common())
+        tell(f"{name}: no images by their names: {kinds}; for example {ignored[0]}")
     notes = {"no_images_by_their_names": ignored}
-    return Listing(source.resolve().name, source, ids, paths, labels, classes, is_test, notes=notes)
+    return Listing(name, source, ids, paths, labels, classes, is_test, notes=notes)
 
 
 def _is_split(source: Path, images: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """From a list of image files to an image set: what cannot be used is counted, listed, left out."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from deephash.data.image_files import all_decoded
 from deephash.data.image_set import ImageSet
 from deephash.errors import UserError
 from deephash.files import write_json
+
+SHOWN = 4  # names of many
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ class Decoding:
     folder: Path
     workers: int
     tolerated: float
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"dataset.size={self.size}: give a side of at least 1 pixel.")
+        if not 0 <= self.tolerated <= 1:
+            raise UserError(f"dataset.tolerated={self.tolerated}: give a share from 0 to 1.")
 
 
 @dataclass
@@ -67,9 +76,13 @@ class Listing:
         first stands; a query for one of them it stays.
 
         Raises:
-            UserError: too many are left out, or no image is left.
+            UserError: too many are left out, no image is left, or all are of one class.
         """
         rows = len(self.ids)
+        if not rows:
+            raise UserError(
+                f"{self.source} names no image of any of these classes: {_some(self.classes)}."
+            )
         kept = np.ones(rows, dtype=bool)
         seen: dict[str, int] = {}
         labelled = np.atleast_1d(
@@ -96,9 +109,10 @@ class Listing:
             row = int(chosen[position])
             self._leave("broken", f"{self.paths[row]}: {reason}", kept, row)
         self._check(rows, decoding)
+        self._check_classes(self.labels[kept])
         if self._count():
             counts = ", ".join(f"{len(told):,} {kind}" for kind, told in self.left_out.items())
-            print(f"{self.name}: {kept.sum():,} of {rows:,} images; left out: {counts}")
+            tell(f"{self.name}: {kept.sum():,} of {rows:,} images; left out: {counts}")
         return ImageSet(
             name=self.name,
             images=images.only(kept[chosen]),
@@ -125,7 +139,11 @@ class Listing:
         kept[row] = False
 
     def _report(self, rows: int, decoding: Decoding) -> dict[str, Any]:
-        """What is left out, written down and told."""
+        """What is left out, written down and told.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         report = {
             "source": str(self.source),
             "rows": rows,
@@ -133,7 +151,13 @@ class Listing:
             "left_out": self.left_out,
             **self.notes,
         }
-        write_json(decoding.folder / f"{self.name}.report.json", report)
+        try:
+            write_json(decoding.folder / f"{self.name}.report.json", report)
+        except OSError as error:
+            raise UserError(
+                f"dataset.decoded_dir={decoding.folder} cannot be written to: {error.strerror}. "
+                "Name another."
+            ) from None
         return report
 
     def _count(self) -> int:
@@ -142,11 +166,42 @@ class Listing:
     def _check(self, rows: int, decoding: Decoding) -> None:
         if self._count() <= decoding.tolerated * rows and self._count() < rows:
             return
-        self._report(rows, decoding)
+        place = f"All: {decoding.folder / f'{self.name}.report.json'}."
+        try:
+            self._report(rows, decoding)
+        except UserError as error:  # the numbers are told all the same
+            place = str(error)
         counts = ", ".join(f"{len(told)} {kind}" for kind, told in self.left_out.items())
         some = [f"{kind}: {told[0]}" for kind, told in self.left_out.items()]
         raise UserError(
             f"{self.source}: of {rows:,} rows {self._count():,} cannot be used ({counts}), more "
             f"than dataset.tolerated={decoding.tolerated} of them. For example {'; '.join(some)}. "
-            f"All: {decoding.folder / f'{self.name}.report.json'}. Mend them, or raise the limit."
+            f"{place} Mend them, or raise the limit."
         )
+
+    def _check_classes(self, labels: npt.NDArray[np.integer]) -> None:
+        """Whether there are several; those without an image stay, and are told."""
+        used = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
+        if len(used) == 1:
+            raise UserError(
+                f"{self.source}: all images are of one class, '{self.classes[used[0]]}'. Name the "
+                "folder that holds the class folders, or give a list with the other labels."
+            )
+        empty = [self.classes[i] for i in np.setdiff1d(np.arange(len(self.classes)), used)]
+        if empty:
+            self.notes["classes_without_images"] = empty
+            tell(f"{self.name}: {len(empty):,} classes are left without an image: {_some(empty)}")
+
+
+def tell(message: str) -> None:
+    """Print a sentence; what of a name is no text is escaped.
+
+    Args:
+        message: the sentence.
+    """
+    print(message.encode(errors="backslashreplace").decode())
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of them, for a sentence."""
+    return ", ".join(names[:SHOWN]) + ", …" * (len(names) > SHOWN)

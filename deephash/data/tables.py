@@ -51,7 +51,7 @@ def read_table(source: Path) -> Table:
         text = source.read_bytes().decode("utf-8-sig", errors="surrogateescape")
         return _from_text(source, text)
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]  # a corrupt page has no number
+        reason = error.strerror or str(error).splitlines()[0].rstrip(".")  # Parquet's
         raise UserError(f"{source} cannot be read: {reason}.") from None
 
 

@@ -10,6 +10,7 @@ from pictures import class_folders, encoded, own, picture, write_picture
 from PIL import Image
 
 from deephash.data.image_set import ImageSet
+from deephash.data.listing import Decoding, Listing
 from deephash.errors import UserError
 
 JPEG = encoded(picture(0))
@@ -151,6 +152,12 @@ WHOLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no Parquet": (
         lambda t: of_list(t, LABELLED, "list.parquet"), "list.parquet cannot be read as Parquet"
     ),
+    "one class alone": (
+        lambda t: class_folders(t / "photos", classes="a"), "all images are of one class, 'a'"
+    ),
+    "one class whose files are whole": (
+        lambda t: of_list(t, "file,label\n0.jpg,a\n1.jpg,a\n"), "all images are of one class, 'a'"
+    ),
     "a file gone": (
         lambda t: of_list(t, LABELLED + "gone.jpg,a\n"), "of 3 rows 1 .*1 missing.*gone.jpg"
     ),
@@ -215,6 +222,36 @@ def test_a_wrong_folder_or_list_is_told(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=told) as caught:
         own(make(tmp_path))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("mark", "", r"dataset.mark='': give what stands between"),
+        ("size", 0, r"dataset.size=0: give a side"),
+        ("tolerated", 5.0, r"dataset.tolerated=5.0: give a share"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    setting: str, value: str | float, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        own(photos(tmp_path), **{setting: value})
+
+
+def test_a_listing_without_a_row_is_told(tmp_path: Path) -> None:
+    classes, none = ("sky", "sea", "sand", "sun", "ice"), np.empty(0, dtype=bool)
+    labels = np.empty((0, 5), dtype=np.uint8)
+    listing = Listing("some", tmp_path, [], [], labels, classes, none)
+    with pytest.raises(UserError, match=r"names no image .* classes: sky, sea, sand, sun, …\."):
+        listing.image_set(Decoding(16, False, tmp_path, 1, 0.0))
+
+
+def test_the_numbers_are_told_where_no_report_can_be_written(tmp_path: Path) -> None:
+    source = of_list(tmp_path, LABELLED + "gone.jpg,a\n")
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match=r"of 3 rows 1 .*decoded_dir=\S*taken cannot be written"):
+        own(source, decoded_dir=str(tmp_path / "taken"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

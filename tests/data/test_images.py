@@ -221,6 +221,25 @@ def test_what_cannot_be_used_is_left_out_counted_and_listed(
     assert told in capsys.readouterr().out.splitlines()
 
 
+def test_files_and_classes_that_are_passed_over_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    photos = class_folders(tmp_path / "photos", per_class=1, classes="ab")
+    for name in ("a/0\udce9.heic", "a/2.heic", "c/1.heic", "a/notes"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_text("")
+    write_picture(photos / "d" / "0.jpg", seed=9)
+    (photos / "d" / "0.jpg").write_text("no image")
+    made = own(photos, tolerated=0.4)
+    assert made.classes == ("a", "b", "d")
+    assert report_of(tmp_path, "photos")["classes_without_images"] == ["d"]
+    told = capsys.readouterr().out.splitlines()
+    assert (
+        "photos: no images by their names: 3 .heic, 1 without a suffix; for example a/0\\udce9.heic"
+    ) in told
+    assert "photos: 1 classes are left without an image: d" in told
+
+
 def test_too_many_stop_the_run_with_the_numbers(tmp_path: Path) -> None:
     source = listed(tmp_path, "file,label\n0.jpg,a\n1.jpg,b\ngone.jpg,a\n3.jpg,\n")
     with pytest.raises(UserError) as caught:
