@@ -120,7 +120,7 @@ class Listing:
             ids=np.array(self.ids)[kept],
             classes=self.classes,
             is_test=self.is_test[kept],
-            report=self._report(rows, decoding),
+            report=self._report(rows, decoding)[0],
         )
 
     def _contradiction(self, first: int, row: int) -> str:
@@ -138,12 +138,8 @@ class Listing:
         self.left_out.setdefault(kind, []).append(told)
         kept[row] = False
 
-    def _report(self, rows: int, decoding: Decoding) -> dict[str, Any]:
-        """What is left out, written down and told.
-
-        Raises:
-            UserError: it cannot be written.
-        """
+    def _report(self, rows: int, decoding: Decoding) -> tuple[dict[str, Any], str]:
+        """What is left out, written down where that can be; and a sentence on where that is."""
         report = {
             "source": str(self.source),
             "rows": rows,
@@ -151,14 +147,12 @@ class Listing:
             "left_out": self.left_out,
             **self.notes,
         }
+        place = decoding.folder / f"{self.name}.report.json"
         try:
-            write_json(decoding.folder / f"{self.name}.report.json", report)
-        except OSError as error:
-            raise UserError(
-                f"dataset.decoded_dir={decoding.folder} cannot be written to: {error.strerror}. "
-                "Name another."
-            ) from None
-        return report
+            write_json(place, report)
+        except OSError as error:  # decoded images may lie where nothing can be written
+            return report, f"{place} cannot be written: {error.strerror}."
+        return report, f"All: {place}."
 
     def _count(self) -> int:
         return sum(map(len, self.left_out.values()))
@@ -166,11 +160,7 @@ class Listing:
     def _check(self, rows: int, decoding: Decoding) -> None:
         if self._count() <= decoding.tolerated * rows and self._count() < rows:
             return
-        place = f"All: {decoding.folder / f'{self.name}.report.json'}."
-        try:
-            self._report(rows, decoding)
-        except UserError as error:  # the numbers are told all the same
-            place = str(error)
+        _, place = self._report(rows, decoding)
         counts = ", ".join(f"{len(told)} {kind}" for kind, told in self.left_out.items())
         some = [f"{kind}: {told[0]}" for kind, told in self.left_out.items()]
         raise UserError(

@@ -250,7 +250,7 @@ def test_a_listing_without_a_row_is_told(tmp_path: Path) -> None:
 def test_the_numbers_are_told_where_no_report_can_be_written(tmp_path: Path) -> None:
     source = of_list(tmp_path, LABELLED + "gone.jpg,a\n")
     (tmp_path / "taken").write_text("")
-    with pytest.raises(UserError, match=r"of 3 rows 1 .*decoded_dir=\S*taken cannot be written"):
+    with pytest.raises(UserError, match=r"of 3 rows 1 .*taken\S+json cannot be written"):
         own(source, decoded_dir=str(tmp_path / "taken"))
 
 

@@ -252,6 +252,15 @@ def test_too_many_stop_the_run_with_the_numbers(tmp_path: Path) -> None:
     assert report_of(tmp_path)["left_out"]["unlabelled"] == ["3.jpg"]
 
 
+def test_decoded_images_may_lie_where_no_report_can_be_written(tmp_path: Path) -> None:
+    photos = class_folders(tmp_path / "photos", per_class=1)
+    sums = {own(photos).checksum}
+    report = tmp_path / "decoded" / "photos.report.json"
+    report.unlink()
+    report.mkdir()
+    assert own(photos).checksum in sums
+
+
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     source = listed(tmp_path, "")
     source.write_bytes(b"file,label\n0.jpg,a\ncaf\xe9.jpg,b\n")
