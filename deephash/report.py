@@ -93,7 +93,6 @@ def report(
         seconds["pretrain_found"] = training.found_seconds  # in another run, not in the total
     validation = {k: v for k, v in training.rows[-1].items() if k.startswith("val/")}
     figures = {"test": results, "validation": validation, "seconds": seconds, "record": record}
-    write_json(folder / FIGURES, figures)
     pictures = plots.draw(
         folder / "pictures",
         rows=training.rows,
@@ -106,4 +105,5 @@ def report(
     )
     last_step = int(training.rows[-1]["step"])
     tracking.report(training.loggers, last_step, results, pictures)
+    write_json(folder / FIGURES, figures)  # last: what has them is finished
     console.results_table(folder, settings, record, results, seconds)
