@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -23,9 +23,13 @@ from deephash import plots
 from deephash.errors import UserError
 from deephash.files import written_whole
 from deephash.folder import CONFIG, FIGURES
+from deephash.processes import is_first, speaks
 from deephash.run import run
 
 FAILED = "failed.txt"
+SLASH = "%2F"  # in the name of a run's folder, so that all lie side by side
+
+OmegaConf.register_new_resolver("flat", lambda said: said.replace("/", SLASH))
 
 
 def one_of_many(cfg: DictConfig, folder: Path) -> float:
@@ -38,7 +42,8 @@ def one_of_many(cfg: DictConfig, folder: Path) -> float:
     Returns:
         what `run` does; NaN where it failed.
     """
-    (folder / FAILED).unlink(missing_ok=True)
+    if is_first():
+        (folder / FAILED).unlink(missing_ok=True)
     try:
         return run(cfg, folder)
     except UserError as error:
@@ -46,9 +51,11 @@ def one_of_many(cfg: DictConfig, folder: Path) -> float:
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-    print(f"error: {folder.name}: {reason}", file=sys.stderr)
-    with written_whole(folder / FAILED) as path:
-        path.write_text(reason + "\n")
+    if speaks():
+        print(f"error: {folder.name}: {reason}", file=sys.stderr)
+    if is_first():  # what ends the others is that it failed
+        with written_whole(folder / FAILED) as path:
+            path.write_text(reason + "\n")
     return math.nan
 
 
@@ -57,6 +64,8 @@ class Summary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Sum up what lies in the sweep's folder."""
+        if not is_first():
+            return
         failed = summed_up(Path(config.hydra.sweep.dir))
         if failed:
             sys.exit(1)
@@ -100,7 +109,7 @@ def summed_up(folder: Path) -> int:
 
 def row_of(folder: Path) -> dict[str, Any]:
     """What a run was told, how it ended, and its figures; without a status if it is no run."""
-    told = re.split(r",(?=[\w./+~@]+=)", folder.name)
+    told = re.split(r",(?=[\w./+~@]+=)", folder.name.replace(SLASH, "/"))
     row = {"run": folder.name, **dict(pair.split("=", 1) for pair in told if "=" in pair)}
     if (folder / FAILED).is_file():
         return row | {"status": "failed", "reason": (folder / FAILED).read_text().strip()}

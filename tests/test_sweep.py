@@ -10,17 +10,24 @@ from pathlib import Path
 
 import pytest
 from conftest import QUICK, ROOT, WANDB
+from pictures import class_folders
 
+from deephash.folder import sweep_of
 from deephash.sweep import lines_of
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
-def swept(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+
+def swept(
+    folder: Path, *overrides: str, launcher: tuple[str, ...] = (sys.executable,)
+) -> subprocess.Popen[str]:
     own = [f"run_dir={folder}", f"cache_dir={folder.parent / 'cache'}", *QUICK]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     return subprocess.Popen(
-        [sys.executable, ROOT / "train.py", "-m", *overrides, *own],
+        [*launcher, str(ROOT / "train.py"), "-m", *own, *overrides],
         cwd=folder.parent,
-        env=environment | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+        env=environment
+        | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "NETRC": f"{folder}/none"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,6 +90,32 @@ def test_runs_that_fail_are_told_and_do_not_end_a_sweep(tmp_path: Path) -> None:
     assert (failed["status"], failed["bits"]) == ("failed", "0")
     assert failed["reason"] == "bits=0: input should be greater than 0."
     assert (finished["status"], finished["bits"]) == ("finished", "8")
+
+
+def test_runs_told_of_paths_lie_side_by_side_too(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    class_folders(tmp_path / "photos" / "all", per_class=40)
+    small = ["recipe=digits", "dataset.size=16", "phase.hash.batch_size=15", "evaluation.ks=[5]"]
+    paths = "dataset.path=nowhere/photos,photos/all"
+    process = swept(folder, "dataset=images", paths, "phases=scratch", "logger=none", *small)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 1, errors
+    assert "1 of 2 runs failed" in output
+    failed, finished = table_of(folder)
+    assert (failed["status"], failed["dataset.path"]) == ("failed", "nowhere/photos")
+    assert (finished["status"], finished["dataset.path"]) == ("finished", "photos/all")
+    assert sweep_of(folder / finished["run"]) == "/".join(folder.parts[-2:])  # its group in W&B
+
+
+def test_of_several_processes_the_first_says_why_a_run_failed(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    command = ["trainer=ddp_cpu", "phases=scratch", "logger.mode=online"]  # no key: W&B refuses
+    process = swept(folder, *command, launcher=TORCHRUN)
+    output, errors = process.communicate(timeout=600)
+    (row,) = table_of(folder)
+    assert "W&B did not start" in row["reason"]
+    assert output.count("1 of 1 runs failed") == 1
+    assert errors.count("error: ") == 1
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
