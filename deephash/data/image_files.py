@@ -24,7 +24,7 @@ from deephash.errors import UserError
 from deephash.files import write_json
 
 ROWS_AT_ONCE = 64
-LOOKED_AT = 4096  # bytes at each of three places of a file, to know it by
+LOOKED_AT = 1024  # bytes of each of three places of a file, to know it by
 NOT_YET, BROKEN = 0, 1  # in the place of a content hash
 
 Hashes = npt.NDArray[np.uint64]
@@ -83,9 +83,9 @@ def all_decoded(
     """Decode each file once: to know which are broken and which are copies, and to keep them.
 
     What is found lies below `folder`, under a name that follows from the files' names, sizes and
-    times and some of their content, wherever they lie; to look at them takes 35 us a file, 7 s of
-    NUS-WIDE's 195,834. Other processes that ask for the same wait; what was stopped goes on. What
-    is complete is only read. O(n) time; O(1) memory beyond the page cache.
+    times and some of their content, wherever they lie; to look at them takes 30 us a file, of
+    NUS-WIDE's 195,834 6 s. Other processes that ask for the same wait; what was stopped goes on.
+    What is complete is only read. O(n) time; O(1) memory beyond the page cache.
 
     Args:
         paths: of the files.
@@ -148,17 +148,22 @@ def _key(paths: Sequence[str | Path], size: int, keep: bool, workers: int) -> st
 
 def _mark(path: str | Path) -> bytes:
     """What a file is known by: its name, size and time; and some content, as archives set times."""
-    digest = hashlib.sha256(os.fsencode(os.path.basename(path)))
+    name = os.fsencode(os.path.basename(path))
     try:
-        with open(path, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            digest.update(f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
-            for start in (0, status.st_size // 2, max(0, status.st_size - LOOKED_AT)):
-                file.seek(start)
-                digest.update(file.read(LOOKED_AT))
-    except OSError as error:  # it is told of when it is decoded
-        digest.update(f"\0{error.errno}".encode())
-    return digest.digest()
+        return hashlib.sha256(name + b"\0" + _look(path)).digest()
+    except OSError as error:  # it is told of when the file is decoded
+        return hashlib.sha256(name + b"\0%d" % error.errno).digest()
+
+
+def _look(path: str | Path) -> bytes:
+    file = os.open(path, os.O_RDONLY)  # half the time of `open`
+    try:
+        status = os.fstat(file)
+        starts = (0, status.st_size // 2, max(0, status.st_size - LOOKED_AT))
+        some = b"".join(os.pread(file, LOOKED_AT, start) for start in starts)
+        return b"%d %d\0%b" % (status.st_size, status.st_mtime_ns, some)
+    finally:
+        os.close(file)
 
 
 def _decode(paths: Sequence[str | Path], size: int, keep: bool, place: Path, workers: int) -> None:
