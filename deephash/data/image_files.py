@@ -152,7 +152,7 @@ def _mark(path: str | Path) -> bytes:
     try:
         return hashlib.sha256(name + b"\0" + _look(path)).digest()
     except OSError as error:  # it is told of when the file is decoded
-        return hashlib.sha256(name + b"\0%d" % error.errno).digest()
+        return hashlib.sha256(name + b"\0%d" % (error.errno or 0)).digest()
 
 
 def _look(path: str | Path) -> bytes:

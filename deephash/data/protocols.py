@@ -41,6 +41,7 @@ def per_class(
     Raises:
         UserError: a class has fewer images than asked for.
     """
+    _tell_of_given_split(image_set)
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
     members = _members(image_set.labels.numpy(), len(image_set.classes))
     in_turn = np.arange(members.shape[1])
@@ -95,6 +96,7 @@ def stratified(image_set: ImageSet, seed: int, *, queries: float) -> Split:
     Raises:
         UserError: that is none or all of the images.
     """
+    _tell_of_given_split(image_set)
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
     every = np.arange(len(image_set))
     query = share_of_each(every, strata(image_set.labels.numpy()), queries, rng)
@@ -118,6 +120,8 @@ def given(
 ) -> Split:
     """What lists say: a line an image, its id or its file's name, labels after it or not.
 
+    A name may have more folders before it than the id, or fewer, but no others.
+
     Args:
         image_set: whose ids they are.
         seed: unused: nothing is drawn.
@@ -127,8 +131,8 @@ def given(
         tolerated: share of a list that may name images which the set lacks.
 
     Raises:
-        UserError: a list cannot be read, names too many unknown images, or a query is trained on
-            or searched.
+        UserError: a list cannot be read, names too many unknown images or one of several, or a
+            query is trained on or searched.
     """
     del seed
     query, training = (_listed(image_set, path, tolerated) for path in (queries, train))
@@ -145,30 +149,70 @@ def given(
     return _split(train=training, query=query, database=searched)
 
 
+def _tell_of_given_split(image_set: ImageSet) -> None:
+    if image_set.is_test.any():
+        print(
+            f"{image_set.name}: its {image_set.is_test.sum():,} test images are drawn from as all "
+            "others are; protocol=test-vs-train queries with them"
+        )
+
+
 def _listed(image_set: ImageSet, path: str, tolerated: float) -> npt.NDArray[np.int64]:
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"protocol: the list {path} cannot be read: {error.strerror}.") from None
-    names = [re.sub(r"(\s+[01])*\s*$", "", line).replace("\\", "/") for line in lines]
-    names = [name for name in names if name]
-    position = {name.rpartition("/")[2]: i for i, name in enumerate(image_set.ids)}
-    if len(position) < len(image_set):  # files of one name: the folder tells them apart
-        position = {}
-    position |= {name: i for i, name in enumerate(image_set.ids)}
-    unknown = [
-        name for name in names if name not in position and name.rpartition("/")[2] not in position
-    ]
-    if len(unknown) > tolerated * len(names) or len(unknown) == len(names):
+    lines = [line for line in text.split("\n") if line.strip()]
+    position = {name: i for i, name in enumerate(image_set.ids.tolist())}
+    ending: dict[str, list[str]] = {}
+    for name in position:
+        for end in _ends(name):
+            ending.setdefault(end, []).append(name)
+    found = [_row(line, position, ending, path) for line in lines]
+    unknown = [line for line, row in zip(lines, found, strict=True) if row is None]
+    if len(unknown) > tolerated * len(lines) or len(unknown) == len(lines):
         raise UserError(
-            f"protocol: {path} names {len(names):,} images, of which {image_set.name} lacks "
+            f"protocol: {path} names {len(lines):,} images, of which {image_set.name} lacks "
             f"{len(unknown):,}, more than protocol.tolerated={tolerated} of them"
-            + (f"; for example {unknown[0]}." if unknown else ".")
+            + (f"; for example {_named(unknown[0])}." if unknown else ".")
         )
     if unknown:
-        print(f"{path}: {len(unknown):,} of {len(names):,} images are not there")
-    found = [position.get(name, position.get(name.rpartition("/")[2], -1)) for name in names]
-    return np.unique([index for index in found if index >= 0])
+        print(f"{path}: {len(unknown):,} of {len(lines):,} images are not there")
+    listed = np.unique([row for row in found if row is not None])
+    repeated = len(lines) - len(unknown) - len(listed)
+    if repeated:
+        print(f"{path}: {repeated:,} of {len(lines):,} lines name an image again")
+    return listed
+
+
+def _row(
+    line: str, position: dict[str, int], ending: dict[str, list[str]], path: str
+) -> int | None:
+    """The image that a line names: by its id, or by that with fewer folders or with more."""
+    for name in (line.replace("\\", "/"), _named(line)):  # an id may end like labels: "img 1"
+        if name in position:
+            return position[name]
+        ids = ending.get(name, [])
+        if len(ids) > 1:
+            raise UserError(
+                f"protocol: {path} names {name}, which may be {ids[0]} or {ids[1]}. "
+                "Name it with its folder."
+            )
+        near = [*ids, *(end for end in _ends(name) if end in position)]
+        if near:
+            return position[near[0]]
+    return None
+
+
+def _named(line: str) -> str:
+    """A line without its labels, with folders as ids have them."""
+    return re.sub(r"(\s+[01])*\s*$", "", line).replace("\\", "/")
+
+
+def _ends(name: str) -> list[str]:
+    """A name with ever fewer of its folders."""
+    parts = name.split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
 def _members(labels: np.ndarray, classes: int) -> npt.NDArray[np.bool_]:

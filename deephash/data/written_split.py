@@ -85,12 +85,7 @@ def _facts(image_set: ImageSet, split: Split) -> dict[str, Any]:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
     try:
         said = json.loads((folder / FACTS).read_text())
-        listed = {
-            part: (folder / f"{part}.txt")
-            .read_text(encoding="utf-8", errors="surrogateescape")
-            .splitlines()
-            for part in PARTS
-        }
+        listed = {part: _lines(folder / f"{part}.txt") for part in PARTS}
     except OSError as error:
         raise UserError(
             f"{error.filename} cannot be read: {error.strerror}. Without --check a split is "
@@ -101,3 +96,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
     if not isinstance(said, dict):
         raise UserError(f"{folder / FACTS} holds no settings by name.")
     return said, listed
+
+
+def _lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    return [line for line in text.split("\n") if line]  # a name may hold what else ends a line

@@ -160,6 +160,19 @@ def test_a_tenth_of_each_class_queries() -> None:
     assert len(split.database) + len(split.query) == len(made)
 
 
+@pytest.mark.parametrize("name", ["10-percent", "30-per-class", "1k-59k"])
+@pytest.mark.parametrize("test", [0, 100])
+def test_that_a_given_split_is_not_kept_is_told(
+    name: str, test: int, capsys: pytest.CaptureFixture
+) -> None:
+    protocol(name, image_set(test=test))
+    sentence = (
+        "made: its 100 test images are drawn from as all others are; protocol=test-vs-train "
+        "queries with them\n"
+    )
+    assert capsys.readouterr().out == sentence * bool(test)
+
+
 def test_a_class_of_one_image_gives_no_query() -> None:
     labels = torch.tensor([0] * 20 + [1])
     made = replace(image_set(per_class=3, classes=7), labels=labels, classes=("a", "b"))
@@ -178,20 +191,68 @@ def lists(folder: Path, **names: list[str]) -> list[str]:
     return [f"protocol.{part}={folder / part}.txt" for part in names]
 
 
-def test_given_lists(tmp_path: Path) -> None:
+def test_given_lists(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     made = image_set(per_class=4)
     overrides = lists(
         tmp_path,
         queries=["made/3 1 0 0", "made/1\t0 0 1", ""],
-        train=["other\\folder\\7", "made/5"],
+        train=["C:\\photos\\made\\7", "5"],
         database=["made/5", "made/7", "made/9", "made/5"],
     )
     split = protocol("given", made, *overrides)
     assert split.query.tolist() == [1, 3]
     assert split.train.tolist() == [5, 7]
     assert split.database.tolist() == [5, 7, 9]
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/database.txt: 1 of 4 lines name an image again\n"
+    )
     split = protocol("given", made, *overrides[:2])
     assert split.database.tolist() == [i for i in range(40) if i not in (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "line", "named"),
+    [
+        (["cat/0.jpg", "dog/1.jpg"], "dog/0.jpg", None),
+        (["cat/0.jpg", "dog/1.jpg"], "dog/1.jpg", "dog/1.jpg"),
+        (["cat/0.jpg", "dog/1.jpg"], "1.jpg 0 1", "dog/1.jpg"),
+        (["cat/0.jpg", "dog/1.jpg"], "/home/me/photos/dog/1.jpg", "dog/1.jpg"),
+        (["photos/cat/0.jpg", "photos/dog/1.jpg"], "dog/1.jpg", "photos/dog/1.jpg"),
+        (["photos/cat/0.jpg", "photos/dog/1.jpg"], "og/1.jpg", None),
+        (["0_1.jpg", "1_1.jpg"], "zoo\\1_1.jpg 1", "1_1.jpg"),
+        (["cat/0.jpg", "dog/0.jpg"], "dog/0.jpg", "dog/0.jpg"),
+        (["cat/0.jpg", "0.jpg"], "0.jpg", "0.jpg"),
+        (["cat/0.jpg", "0.jpg"], "x/cat/0.jpg", "cat/0.jpg"),
+        (["img", "img 1"], "img 1", "img 1"),
+        (["img", "img 1"], "img 0 1", "img"),
+        (["a/img 1", "a/img 2"], "img 1", "a/img 1"),
+        (["a\u20281.jpg", "b.jpg"], "a\u20281.jpg", "a\u20281.jpg"),
+    ],
+)
+def test_a_line_names_an_image_by_whole_folders(
+    ids: list[str], line: str, named: str | None, tmp_path: Path
+) -> None:
+    made = replace(image_set(per_class=1, classes=3), ids=np.array([*ids, "last"]))
+    query, train = tmp_path / "query.txt", tmp_path / "train.txt"
+    query.write_text(f"{line}\n", encoding="utf-8-sig")  # as spreadsheets begin a file
+    train.write_text("last\n")
+
+    def split() -> list[int]:
+        where = {"queries": str(query), "train": str(train), "database": None}
+        return given(made, 0, **where, tolerated=0).query.tolist()
+
+    if named is None:
+        with pytest.raises(UserError, match="names 1 images, of which made lacks 1"):
+            split()
+    else:
+        assert split() == [ids.index(named)]
+
+
+def test_a_line_that_names_one_of_several_images_is_refused(tmp_path: Path) -> None:
+    made = replace(image_set(per_class=1, classes=2), ids=np.array(["cat/0.jpg", "dog/0.jpg"]))
+    some = lists(tmp_path, queries=["0.jpg 1"], train=["dog/0.jpg"])
+    with pytest.raises(UserError, match="names 0.jpg, which may be cat/0.jpg or dog/0.jpg. Name"):
+        protocol("given", made, *some)
 
 
 def test_given_names_with_blanks(tmp_path: Path) -> None:
