@@ -43,8 +43,10 @@ def decoded(path: Path | str, size: int) -> Pixels:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):  # some formats' 16 bits are read into 32
+        values = np.asarray(image)
+        if values.min() >= 0 and values.max() < 2**16:
+            return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BrokenImageError(f"its pixels are of mode {image.mode}, neither 8 nor 16 bits")
     if image.has_transparency_data:

@@ -71,8 +71,11 @@ def nuswide(
         )
     if said.impossible:
         print(f"nuswide: {len(said.impossible)} labels are neither 0 nor 1, and count as 0")
+    if said.also_elsewhere:
+        print(f"nuswide: {len(said.also_elsewhere):,} test images are in other lists too")
     there = _files(place)
-    flickr = Counter(ids[row].rpartition("_")[2] for row in chosen)
+    names = dict.fromkeys(ids[row] for row in chosen)  # a list may repeat rows
+    flickr = Counter(name.rpartition("_")[2] for name in names)
     listing = Listing(
         name="nuswide",
         source=place,
@@ -89,6 +92,7 @@ def nuswide(
             "rows_in_all": len(ids),
             "rows_without_a_concept_of_the_subset": len(ids) - len(chosen),
             "impossible_labels_counted_as_0": said.impossible,
+            "test_images_in_other_lists": said.also_elsewhere,
             "flickr_ids_of_several_files": [name for name, count in flickr.items() if count > 1],
             "images_of_each_concept": dict(
                 zip(wanted, labels.sum(axis=0, dtype=int).tolist(), strict=True)
@@ -100,14 +104,19 @@ def nuswide(
 
 
 def _files(place: Path) -> dict[str, str]:
-    """The images by path below their folder and by name."""
+    """The images by path below their folder and by name; links are followed, in no circle."""
     folder = next((place / name for name in IMAGE_FOLDERS if (place / name).is_dir()), None)
     if folder is None:
         raise UserError(
             f"dataset=nuswide: {place} holds no images: they lie in {', '.join(IMAGE_FOLDERS)}."
         )
     found: dict[str, str] = {}
-    for parent, _, names in os.walk(folder):
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
         beneath = os.path.relpath(parent, folder).replace(os.sep, "/")
         for name in names:
             found[name] = found[f"{beneath}/{name}"] = f"{parent}/{name}"

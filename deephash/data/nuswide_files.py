@@ -1,5 +1,6 @@
 """The files of NUS-WIDE: official ones as they are unpacked, and lists as they go round."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from deephash.data.tables import read_table
+from deephash.data.tables import SUFFIXES, Table, read_table
 from deephash.errors import UserError
 
 # In the official order.
@@ -43,6 +44,7 @@ class Said:
         concepts: their names.
         is_test: bool (n,).
         impossible: where a label was neither 0 nor 1, and what; it counts as 0.
+        also_elsewhere: test images that another list names too.
     """
 
     names: list[str]
@@ -50,6 +52,7 @@ class Said:
     concepts: Sequence[str]
     is_test: npt.NDArray[np.bool_]
     impossible: list[str] = field(default_factory=list)
+    also_elsewhere: list[str] = field(default_factory=list)
 
 
 def official(place: Path) -> Said:
@@ -60,27 +63,32 @@ def official(place: Path) -> Said:
     """
     truth = place / "Groundtruth" if (place / "Groundtruth").is_dir() else place
     if (truth / "AllLabels").is_dir():
-        return _part(place, truth / "AllLabels", "", "Imagelist.txt")
-    if (truth / "TrainTestLabels").is_dir():
+        parts = [_part(place, truth / "AllLabels", "", "Imagelist.txt")]
+    elif (truth / "TrainTestLabels").is_dir():
         parts = [
             _part(place, truth / "TrainTestLabels", f"_{part}", f"{part}Imagelist.txt")
             for part in ("Train", "Test")
         ]
-        return Said(
-            names=[name for part in parts for name in part.names],
-            labels=np.concatenate([part.labels for part in parts]),
-            concepts=CONCEPTS,
-            is_test=np.concatenate([part.is_test for part in parts]),
-            impossible=[told for part in parts for told in part.impossible],
+    else:
+        raise UserError(
+            f"dataset=nuswide: {place} holds neither Groundtruth/AllLabels nor "
+            "Groundtruth/TrainTestLabels. Unpack the official files there, name their folder with "
+            "dataset.folder=..., or name lists of images with dataset.lists=[train.txt,test.txt]."
         )
-    raise UserError(
-        f"dataset=nuswide: {place} holds neither Groundtruth/AllLabels nor "
-        "Groundtruth/TrainTestLabels. Unpack the official files there, name their folder with "
-        "dataset.folder=..., or name lists of images with dataset.lists=[train.txt,test.txt]."
+    names = [name for part, _, _ in parts for name in part]
+    return Said(
+        names=names,
+        labels=np.concatenate([labels for _, labels, _ in parts]),
+        concepts=CONCEPTS,
+        is_test=_tests(place / "ImageList" / "TestImagelist.txt", names),
+        impossible=[told for _, _, impossible in parts for told in impossible],
     )
 
 
-def _part(place: Path, folder: Path, suffix: str, names_file: str) -> Said:
+def _part(
+    place: Path, folder: Path, suffix: str, names_file: str
+) -> tuple[list[str], Labels, list[str]]:
+    """Names, labels, and which of these are impossible."""
     names = _names(place / "ImageList" / names_file)
     labels = np.empty((len(names), len(CONCEPTS)), dtype=np.uint8)
     impossible: list[str] = []
@@ -93,9 +101,21 @@ def _part(place: Path, folder: Path, suffix: str, names_file: str) -> Said:
             )
         labels[:, column] = values
         impossible += wrong
-    tests = place / "ImageList" / "TestImagelist.txt"
-    of_test = set(_names(tests)) if tests.is_file() else set()
-    return Said(names, labels, CONCEPTS, np.array([n in of_test for n in names]), impossible)
+    return names, labels, impossible
+
+
+def _tests(path: Path, names: list[str]) -> npt.NDArray[np.bool_]:
+    """Which are test images; none where no file says it."""
+    if not path.is_file():
+        return np.zeros(len(names), dtype=bool)
+    tests = set(_names(path))
+    is_test = np.array([name in tests for name in names])
+    if not is_test.any():
+        raise UserError(
+            f"{path} names none of the images, which are called as {names[0]}. Name them as the "
+            "other lists do, or remove it: without it there are no official test images."
+        )
+    return is_test
 
 
 def _names(path: Path) -> list[str]:
@@ -130,7 +150,8 @@ def _read(path: Path) -> bytes:
 def from_lists(place: Path, lists: list[str], order: str | None) -> Said:
     """What lists say: a line an image, its path and 0/1 columns.
 
-    Lists whose names have `test` or `query` in them are of test images.
+    Lists whose names have a word that begins with `test` or `quer` are of test images. A row that
+    its list repeats is given again.
 
     Args:
         place: folder of the lists.
@@ -140,36 +161,63 @@ def from_lists(place: Path, lists: list[str], order: str | None) -> Said:
     Raises:
         UserError: a list cannot be read, contradicts another, or has columns of unknown order.
     """
-    rows: dict[str, tuple[str, list[str]]] = {}
-    tests = set()
+    rows: list[tuple[str, str, list[str]]] = []
+    first: dict[str, tuple[str, list[str]]] = {}
+    tests: set[str] = set()
+    others: set[str] = set()
     width = 0
     for name in lists:
-        table = read_table(place / name)
+        table = _table(place / name)
         width = width or len(table.columns)
         if len(table.columns) != width:
             raise UserError(
                 f"{table.source} has {len(table.columns) - 1} labels a line, but {lists[0]} has "
                 f"{width - 1}."
             )
+        named: set[str] = set()
         for number, (path, *values) in zip(table.lines, table.rows, strict=True):
-            image = path.replace("\\", "/")
-            first, known = rows.setdefault(image, (f"{name}, line {number}", values))
+            image, line = path.replace("\\", "/"), f"{name}, line {number}"
+            where, known = first.setdefault(image, (line, values))
             if known != values:
-                raise UserError(
-                    f"{place / name}, line {number}: {image} has other labels than in {first}."
-                )
-            if "test" in name.lower() or "query" in name.lower():
-                tests.add(image)
-    every = np.array([values for _, values in rows.values()]).reshape(len(rows), width - 1)
-    places = [place for place, _ in rows.values()]
+                raise UserError(f"{place / line}: {image} has other labels than in {where}.")
+            if where == line or image in named:
+                rows.append((image, line, values))
+            named.add(image)
+        (tests if _of_tests(name) else others).update(named)
+    every = np.array([values for _, _, values in rows], dtype=str)
     impossible = [
-        f"{places[row]}: {every[row, column][:20]!r}"
+        f"{rows[row][1]}: {every[row, column][:20]!r}"
         for row, column in np.argwhere((every != "0") & (every != "1"))
     ]
     labels = (every == "1").astype(np.uint8)
     concepts = _concepts(place / lists[0], labels.sum(axis=0), order)
-    is_test = np.array([image in tests for image in rows])
-    return Said(list(rows), labels, concepts, is_test, impossible)
+    names = [image for image, _, _ in rows]
+    is_test = np.array([image in tests for image in names])
+    return Said(names, labels, concepts, is_test, impossible, sorted(tests & others))
+
+
+def _of_tests(name: str) -> bool:
+    """Whether a list's name says so; `latest_train.txt` does not."""
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", Path(name).stem)
+    return any(word.lower().startswith(("test", "quer")) for word in words)
+
+
+def _table(source: Path) -> Table:
+    if source.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"{source} is no list by its name. Name it .txt, with blanks between its values, or "
+            f"as what it is of {', '.join(SUFFIXES)}."
+        )
+    table = read_table(source)
+    if not table.rows:
+        raise UserError(f"{source} names no image.")
+    labels = set(table.columns[1:])
+    if table.lines[0] > 1 and labels and labels <= {"0", "1"}:
+        raise UserError(
+            f"{source}: its first line is an image, not the names of the columns. Give them names "
+            "in a line above."
+        )
+    return table
 
 
 def _concepts(source: Path, counts: npt.NDArray[np.integer], order: str | None) -> Sequence[str]:

@@ -78,6 +78,16 @@ def test_sixteen_bits_are_cut_to_eight(form: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(image[1], grey >> 8)
 
 
+def test_sixteen_bits_that_are_read_into_thirty_two(tmp_path: Path) -> None:
+    grey = np.linspace(0, 65535, 32 * 32, dtype=np.uint16).reshape(32, 32)
+    pgm = b"P5 32 32 65535\n" + grey.astype(">u2").tobytes()
+    np.testing.assert_array_equal(planes(written(tmp_path, pgm), 32)[1], grey >> 8)
+    for beyond in (-1, 2**16):
+        image = Image.fromarray(np.full((9, 9), beyond, dtype=np.int32))
+        with pytest.raises(BrokenImageError, match="mode I, neither 8 nor 16 bits"):
+            planes(written(tmp_path, encoded(image, "TIFF")), 16)
+
+
 def test_transparency_is_white(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (20, 20), (200, 0, 0, 0))
     assert (planes(written(tmp_path, encoded(clear, "PNG")), 8) == 255).all()

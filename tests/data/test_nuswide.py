@@ -12,7 +12,7 @@ from pictures import labels_of_nuswide, official_nuswide, planes, write_picture
 
 from deephash.data.image_set import ImageSet
 from deephash.data.nuswide import nuswide
-from deephash.data.nuswide_files import CONCEPTS, FREQUENT
+from deephash.data.nuswide_files import CONCEPTS, FREQUENT, from_lists
 from deephash.errors import UserError
 
 LABELS = labels_of_nuswide()
@@ -122,6 +122,61 @@ def test_lists_say_what_the_official_files_say(
     np.testing.assert_array_equal(made.is_test, expected.is_test)
 
 
+def test_rows_that_a_list_repeats_are_counted_and_listed(tmp_path: Path) -> None:
+    names = official_nuswide(tmp_path / "official", LABELS)
+    flat_copy(tmp_path, names)
+    rows = list(range(len(LABELS)))
+    write_list(tmp_path, [*rows, 1, 1], list(FREQUENT), "database.txt", names)
+    with pytest.raises(UserError, match=rf"2 cannot be used \(2 repeated\).*{names[1][-13:]}"):
+        load(tmp_path, lists=["database.txt"])
+    made = load(tmp_path, lists=["database.txt"], tolerated=0.1)
+    assert made.checksum == load(tmp_path / "official").checksum
+    report = report_of(tmp_path)
+    assert report["left_out"] == {"repeated": [names[1].rpartition("\\")[2]] * 2}
+    assert report["flickr_ids_of_several_files"] == []
+
+
+def test_test_images_in_other_lists_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    names = official_nuswide(tmp_path, LABELS)
+    flat_copy(tmp_path / "lists", names)
+    for name, rows in {"test.txt": range(12), "database.txt": range(10, len(LABELS))}.items():
+        write_list(tmp_path / "lists", rows, CONCEPTS, name, names)
+    made = load(tmp_path / "lists", lists=["test.txt", "database.txt"])
+    assert made.is_test[made.ids.tolist().index(names[11].rpartition("\\")[2])]
+    assert "nuswide: 2 test images are in other lists too" in capsys.readouterr().out
+    told = [f"images/{name.rpartition(chr(92))[2]}" for name in names[10:12]]
+    assert report_of(tmp_path / "lists")["test_images_in_other_lists"] == told
+
+
+@pytest.mark.parametrize(
+    ("name", "tests"),
+    [
+        ("test.txt", True),
+        ("nus21_test_img.txt", True),
+        ("TestImagelist.txt", True),
+        ("TESTSET.TXT", True),
+        ("queries.txt", True),
+        ("latest_train.txt", False),
+        ("LatestTrain.txt", False),
+        ("database.txt", False),
+    ],
+)
+def test_lists_of_test_images_are_told_by_words_of_their_names(
+    name: str, tests: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(f"a.jpg{' 1' * 21}\n")
+    assert from_lists(tmp_path, [name], "frequency").is_test.tolist() == [tests]
+
+
+def test_linked_folders_are_followed(tmp_path: Path) -> None:
+    official_nuswide(tmp_path, LABELS)
+    expected = load(tmp_path).checksum
+    (tmp_path / "Flickr" / "zoo").rename(tmp_path / "zoo")
+    (tmp_path / "Flickr" / "zoo").symlink_to(tmp_path / "zoo")
+    (tmp_path / "zoo" / "back").symlink_to(tmp_path / "Flickr")
+    assert load(tmp_path).checksum == expected
+
+
 def test_columns_that_do_not_tell_their_order(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     lines = [f"{i}.jpg {' '.join(map(str, rng.integers(0, 2, 21)))}\n" for i in range(50)]
@@ -198,12 +253,19 @@ def shorter(folder: Path, path: str) -> None:
         (lambda t: shorter(t, "ImageList/Imagelist.txt"), "has 40 lines, .* names 39 images"),
         (lambda t: (t / "Groundtruth").rename(t / "labels"), "holds neither Groundtruth/AllLabels"),
         (
+            lambda t: (t / "ImageList/TestImagelist.txt").write_text("0000_1000.jpg\n"),
+            r"TestImagelist.txt names none of the images, which are called as zoo/0000_1000.jpg\.",
+        ),
+        (
             lambda t: (t / "Flickr").rename(t / "photos"),
             "holds no images: .* Flickr, images, image",
         ),
     ],
-    ids=["label file", "image list", "short labels", "short list", "no labels", "no images"],
-)
+    ids=[
+        "label file", "image list", "short labels", "short list", "no labels", "no tests",
+        "no images",
+    ],
+)  # fmt: skip
 def test_files_that_do_not_fit_are_told(spoil: Any, told: str, tmp_path: Path) -> None:
     official_nuswide(tmp_path, LABELS)
     spoil(tmp_path)
@@ -231,6 +293,24 @@ def test_lists_that_do_not_fit_are_told(texts: list, told: str, tmp_path: Path) 
             (tmp_path / f"{i}.txt").write_text(text)
     with pytest.raises(UserError, match=told):
         load(tmp_path, lists=[f"{i}.txt" for i in range(len(texts))])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("x.csv", f"a.jpg{',1' * 21}\nb.jpg{',1' * 21}\n", "x.csv: its first line is an image"),
+        ("x.csv", "path\na.jpg\n", "x.csv has 0 labels a line"),
+        ("x.csv", f"path{',x' * 21}\n", "x.csv names no image"),
+        ("x.txt", "\n", "x.txt names no image"),
+        ("x.txt", "a.jpg\n", "x.txt has 0 labels a line"),
+        ("x.lst", f"a.jpg{' 1' * 21}\n", r"x.lst is no list by its name. Name it .txt, .*.csv"),
+        ("x", f"a.jpg{' 1' * 21}\n", "x is no list by its name"),
+    ],
+)
+def test_a_list_in_another_form_is_told(name: str, text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=told):
+        load(tmp_path, lists=[name])
 
 
 def test_ten_columns_have_no_twenty_one_concepts(tmp_path: Path) -> None:
