@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from deephash.command_line import command_line
+from deephash.errors import UserError
 from deephash.folder import in_a_sweep
 from deephash.run import run
 from deephash.search import search
@@ -21,6 +22,8 @@ from deephash.sweep import one_of_many
 def main(cfg: DictConfig) -> float:
     """Run what `cfg` says; return the validation mAP, the objective of sweepers."""
     with command_line():
+        if in_a_sweep() and cfg.get("search"):
+            raise UserError("-m with search=optuna: a search begins its runs itself. Leave -m out.")
         if in_a_sweep():
             return one_of_many(cfg, Path(HydraConfig.get().runtime.output_dir))
         return search(cfg) if cfg.get("search") else run(cfg)

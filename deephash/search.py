@@ -1,24 +1,29 @@
 """A search for settings: Optuna proposes, a run each, judged by the validation images."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from deephash.config import Choices, Range, checked
+from deephash import processes
+from deephash.config import Choices, Range, Settings, checked
+from deephash.console import quiet_libraries
 from deephash.errors import UserError
 from deephash.folder import STUDY
 from deephash.seeds import derived_seed
 from deephash.sweep import one_of_many
+from deephash.trainer import settled
 
 
 def search(cfg: DictConfig) -> float:
     """Try settings until the study in `run_dir` has as many finished trials as asked for.
 
     The study is a file there: the same command on other machines that see it takes part, and begun
-    again it goes on. The test queries decide nothing.
+    again it goes on, also with the trials that were stopped. The test queries decide nothing.
 
     Args:
         cfg: of `conf/`, composed; its `search` says what is searched.
@@ -27,7 +32,8 @@ def search(cfg: DictConfig) -> float:
         what the best run has of the validation images, see `run`.
 
     Raises:
-        UserError: a setting is none, Optuna is not installed, or as many trials failed.
+        UserError: a setting is none, Optuna is not installed, a run is to take several processes,
+            or as many trials failed.
     """
     try:
         import optuna  # only a search needs it
@@ -42,10 +48,12 @@ def search(cfg: DictConfig) -> float:
     for name in names:
         if OmegaConf.select(cfg, name) is None:
             raise UserError(f"search.space: there is no setting '{name}' to search.")
+    _check_one_process(settings)
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / STUDY)))
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / STUDY))),
+        storage=storage,
         study_name="search",
         direction="maximize",
         load_if_exists=True,
@@ -58,12 +66,13 @@ def search(cfg: DictConfig) -> float:
         # A trial that another machine is at counts as a bad one, so that it is not tried twice.
         study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True)
         trial = study.ask()
-        told = {of.setting: _proposed(trial, of) for of in wanted.space}
-        print(f"trial {trial.number}: {_shown(told)}")
-        proposed = OmegaConf.merge(cfg, {"search": None})
-        for name, value in told.items():
-            OmegaConf.update(proposed, name, value)
-        found = one_of_many(proposed, folder / f"trial-{trial.number}")  # type: ignore[arg-type]
+        with _waiting_if_stopped(storage, trial):
+            told = {of.setting: _proposed(trial, of) for of in wanted.space}
+            print(f"trial {trial.number}: {_shown(told)}")
+            proposed = OmegaConf.merge(cfg, {"search": None})
+            for name, value in told.items():
+                OmegaConf.update(proposed, name, value)
+            found = one_of_many(proposed, folder / f"trial-{trial.number}")  # type: ignore[arg-type]
         if math.isnan(found):
             study.tell(trial, state=failed)
         else:
@@ -78,6 +87,40 @@ def search(cfg: DictConfig) -> float:
     console.print(table)
     console.print(f"best: python train.py {_shown(best_first[0].params)}")
     return study.best_value
+
+
+def _check_one_process(settings: Settings) -> None:
+    """Each process of a run would search by itself, and train what it alone proposes."""
+    started = processes.started_by_another()
+    if started > 1:
+        raise UserError(
+            f"search: {started} processes were started together, and each would search by itself. "
+            "Start one; the same command begun once more, by itself, takes part."
+        )
+    with quiet_libraries():
+        _, wanted = settled(settings.trainer)
+    if wanted > 1:
+        raise UserError(
+            f"search with trainer.devices={settings.trainer.get('devices')}: each of the {wanted} "
+            "processes would search by itself. Use one device a run, as by trainer=auto; the same "
+            "command on another device takes part."
+        )
+
+
+@contextmanager
+def _waiting_if_stopped(storage: Any, trial: Any) -> Iterator[None]:
+    """Upon Ctrl-C or a signal, leave the trial to the next process that asks for one.
+
+    It keeps its number, what was proposed, and so its folder, in which its run goes on. Of those
+    that ask, the storage gives it to one.
+    """
+    from optuna.trial import TrialState
+
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # a run turns the first into the second
+        storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+        raise
 
 
 def _proposed(trial: Any, of: Range | Choices) -> Any:
