@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deephash.data.image_set import ImageSet
+from deephash.data.listing import tell
 from deephash.data.splits import Split, share_of_each, strata
 from deephash.errors import UserError
 from deephash.seeds import derived_seed
@@ -151,7 +152,7 @@ def given(
 
 def _tell_of_given_split(image_set: ImageSet) -> None:
     if image_set.is_test.any():
-        print(
+        tell(
             f"{image_set.name}: its {image_set.is_test.sum():,} test images are drawn from as all "
             "others are; protocol=test-vs-train queries with them"
         )
@@ -177,11 +178,11 @@ def _listed(image_set: ImageSet, path: str, tolerated: float) -> npt.NDArray[np.
             + (f"; for example {_named(unknown[0])}." if unknown else ".")
         )
     if unknown:
-        print(f"{path}: {len(unknown):,} of {len(lines):,} images are not there")
+        tell(f"{path}: {len(unknown):,} of {len(lines):,} images are not there")
     listed = np.unique([row for row in found if row is not None])
     repeated = len(lines) - len(unknown) - len(listed)
     if repeated:
-        print(f"{path}: {repeated:,} of {len(lines):,} lines name an image again")
+        tell(f"{path}: {repeated:,} of {len(lines):,} lines name an image again")
     return listed
 
 
