@@ -2,22 +2,33 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from timm.layers import convert_sync_batchnorm
+from timm.optim import muon
+from timm.optim.muon import zeropower_via_newtonschulz
+from torch import nn
 
 from deephash import processes
+from deephash.checkpoints import WholeCheckpoints
 from deephash.config import build
 from deephash.errors import UserError
 from deephash.folder import in_a_sweep
+
+Module = TypeVar("Module", bound=nn.Module)
+
+WHERE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")  # not what it learns
 
 
 def settled(node: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """The trainer's settings with `precision: auto` resolved, tried once; how many processes."""
     if node.get("precision") == "auto":
         node = {**node, "precision": "bf16-mixed" if _has_bfloat16(node) else "32-true"}
+    orthogonalise_in(torch.bfloat16 if _has_bfloat16(node) else torch.float32)
     try:
         trainer = build("trainer", node, logger=False, enable_checkpointing=False)
     except Exception as error:
@@ -49,8 +60,9 @@ def factory(node: dict[str, Any], folder: Path) -> Callable[..., pl.Trainer]:
     def trainer(**kwargs: Any) -> pl.Trainer:
         return build(
             "trainer",
-            node,
+            {key: value for key, value in node.items() if key != "sync_batchnorm"},
             default_root_dir=folder,
+            plugins=[WholeCheckpoints()],
             enable_model_summary=False,
             use_distributed_sampler=False,  # ours neither pads nor repeats
             enable_checkpointing=bool(kwargs["callbacks"]),
@@ -60,6 +72,23 @@ def factory(node: dict[str, Any], folder: Path) -> Callable[..., pl.Trainer]:
         )
 
     return trainer
+
+
+def synchronised(module: Module, node: dict[str, Any]) -> Module:
+    """The module with batch norm over all processes, where `trainer.sync_batchnorm` says so.
+
+    Lightning's conversion would take away the activations that are part of timm's batch norms.
+    """
+    return convert_sync_batchnorm(module) if node.get("sync_batchnorm") else module
+
+
+def orthogonalise_in(dtype: torch.dtype) -> None:
+    """Have timm's Muon make its products of matrices in this type.
+
+    It makes them in bfloat16 and has no setting for it; a processor without bfloat16 takes ten to
+    twenty times as long for that as for float32, and longer than for all the rest of a step.
+    """
+    muon.zeropower_via_newtonschulz = partial(zeropower_via_newtonschulz, dtype=dtype)
 
 
 def _has_bfloat16(node: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from torch import nn
 from deephash.backbones import ResNetSmall, Standardized
 from deephash.config import build, checked
 from deephash.errors import UserError
+from deephash.trainer import synchronised
 
 
 @pytest.mark.parametrize("name", options("backbone"))
@@ -20,6 +21,19 @@ def test_every_backbone_keeps_timms_contract(name: str, channels: int, side: int
     features.square().sum().backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
     assert not without
+
+
+@pytest.mark.parametrize("name", options("backbone"))
+def test_batch_norm_over_processes_leaves_the_net_what_it_is(name: str) -> None:
+    settings = checked(composed(f"backbone={name}"))
+    net = build("backbone", settings.backbone, 3, (64, 64)).eval()
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        alone = net(images)
+        over_all = synchronised(net, settings.trainer | {"sync_batchnorm": True})
+        torch.testing.assert_close(over_all(images), alone)
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in over_all.modules()) == norms
 
 
 def parameters(net: nn.Module) -> int:
