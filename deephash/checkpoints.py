@@ -8,10 +8,28 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from lightning_fabric.plugins import TorchCheckpointIO
 
 from deephash import processes
 from deephash.errors import UserError
 from deephash.files import written_whole
+
+POLL = 60  # seconds; the other processes wait for the first, and not beyond the half hour of DDP
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes beside the file.
+
+    Lightning's own writes to the temporary folder; from another file system, moving is copying, and
+    a process killed meanwhile loses the checkpoint before, too.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint, whole or not at all."""
+        with written_whole(Path(path)) as part:
+            torch.save(checkpoint, part)
 
 
 def read(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,21 +68,27 @@ def copy(source: Path, target: Path) -> None:
 @contextmanager
 def one_run_at_a_time(cached: Path) -> Iterator[None]:
     """Of runs that share a pre-training and begin at once, one trains and the others wait."""
-    if not processes.is_first():
-        yield
-        return
     lock = FileLock(cached.with_suffix(".lock"))
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for {cached}, which another run trains")
-        lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f"cache_dir={cached.parent} cannot be written to ({error.strerror}). Name another."
-        ) from None
+    patience = 0
+    while not processes.agreed(processes.is_first() and _acquired(lock, patience)):
+        if not patience:
+            print(f"waiting for {cached}, which another run trains")
+        patience = POLL
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquired(lock: FileLock, patience: float) -> bool:
+    folder = Path(lock.lock_file).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=patience)
+    except Timeout:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"cache_dir={folder} cannot be written to ({error.strerror}). Name another."
+        ) from None
+    return True

@@ -156,6 +156,12 @@ def checked(cfg: DictConfig) -> Settings:
             raise UserError(
                 f"phases.order names '{name}' twice. Define a phase of its own under another name."
             )
+    objectives = [settings.phase[name].objective for name in order]
+    if objectives != sorted(objectives):  # "classify" before "hash"
+        raise UserError(
+            f"phases.order={order}: a phase that classifies comes after one that hashes. "
+            "Put it before."
+        )
     if settings.evaluation.radius > settings.bits:
         raise UserError(
             f"evaluation.radius={settings.evaluation.radius} is more than bits={settings.bits}. "

@@ -1,8 +1,11 @@
 """A run's folder: claimed, found again, gone on with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +15,7 @@ from deephash.config import Settings, checked
 from deephash.errors import UserError
 from deephash.files import written_whole
 
-CONFIG, FIGURES = "config.yaml", "metrics.json"
+CONFIG, FIGURES, LOCK = "config.yaml", "metrics.json", ".lock"
 STUDY = "study.log"  # of a search, beside its runs' folders
 MAY_CHANGE_ON_RESUME = ("trainer", "logger", "data_dir", "cache_dir", "resume", "run_dir")
 
@@ -31,27 +34,49 @@ def sweep_of(folder: Path) -> str | None:
 
 def unused_folder(settings: Settings) -> Path:
     """Where this run writes: `run_dir`, which must not hold a run."""
-    folder = settings.run_dir
-    if (folder / CONFIG).exists() and processes.is_first():
+    if processes.is_first():
+        _check_unused(settings.run_dir)
+    return settings.run_dir
+
+
+def _check_unused(folder: Path) -> None:
+    if (folder / CONFIG).exists():
         raise UserError(
             f"run_dir={folder} already holds a run. Go on with it by resume={folder}, "
             "or name another run_dir."
         )
-    return folder
 
 
-def claim(folder: Path, settings: Settings) -> None:
-    """Make the folder and write the configuration, with which a stopped run goes on."""
-    if settings.resume:
+@contextmanager
+def claimed(folder: Path, settings: Settings) -> Iterator[None]:
+    """Make the folder, write the configuration, with which a stopped run goes on, and hold it.
+
+    Raises:
+        UserError: another process trains this run, or the folder cannot be written to.
+    """
+    if not processes.is_first():
+        yield
         return
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder / CONFIG) as path:
-            path.write_text(OmegaConf.to_yaml(settings.model_dump(mode="json")))
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"run_dir={folder}: another process trains this run. Wait for it, or name another."
+        ) from None
     except OSError as error:
         raise UserError(
             f"run_dir={folder} cannot be written to ({error.strerror}). Name another run_dir."
         ) from None
+    try:
+        if not settings.resume:
+            _check_unused(folder)  # again: of two that began at once, one had to wait
+            with written_whole(folder / CONFIG) as path:
+                path.write_text(OmegaConf.to_yaml(settings.model_dump(mode="json")))
+        yield
+    finally:
+        lock.release()
 
 
 def resumed(cfg: DictConfig) -> Settings:
@@ -68,7 +93,10 @@ def resumed(cfg: DictConfig) -> Settings:
                 f"{override} cannot be given with resume={folder}: a run goes on with the settings "
                 f"it began with. May change: {', '.join(MAY_CHANGE_ON_RESUME[:-2])}."
             )
-        saved[group] = cfg[group]
+        if group == "data_dir":
+            _move(saved, cfg.data_dir)
+        else:
+            saved[group] = cfg[group]
     saved.resume = str(folder)
     return checked(saved)
 
@@ -79,7 +107,9 @@ def gone_on_with(settings: Settings, folder: Path) -> Settings:
     Raises:
         UserError: that run has others.
     """
-    saved = checked(cast(DictConfig, OmegaConf.load(folder / CONFIG))).model_dump()
+    found = cast(DictConfig, OmegaConf.load(folder / CONFIG))
+    _move(found, str(settings.data_dir))
+    saved = checked(found).model_dump()
     for name, value in settings.model_dump().items():
         if name not in MAY_CHANGE_ON_RESUME and saved[name] != value:
             raise UserError(
@@ -87,3 +117,19 @@ def gone_on_with(settings: Settings, folder: Path) -> Settings:
                 "Name another run_dir."
             )
     return settings.model_copy(update={"resume": folder})
+
+
+def _move(saved: DictConfig, data_dir: str) -> None:
+    """Give `data_dir` another value, also to the settings that lie in it."""
+    before, saved.data_dir = str(saved.data_dir), data_dir
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: moved(entry) for key, entry in node.items()}
+        if isinstance(node, list):
+            return [moved(entry) for entry in node]
+        inside = isinstance(node, str) and f"{node}/".startswith(f"{before}/")
+        return data_dir + node.removeprefix(before) if inside else node
+
+    for name in ("dataset", "protocol"):
+        saved[name] = moved(OmegaConf.to_container(saved[name]))

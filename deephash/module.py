@@ -161,6 +161,7 @@ class Hash(PhaseModule):
         self.method = method
         self.head_only = head_only
         self.backbone.requires_grad_(not head_only)  # several processes wait for each gradient
+        self.bits = bits
         self.ranking = HammingRanking(bits=bits, ks=(), radius=0)
 
     def trained(self) -> nn.Module:
@@ -170,7 +171,14 @@ class Hash(PhaseModule):
         """Logits float32 (n, bits) of uint8 images, or of features where `head_only`."""
         features = inputs if self.head_only else self.backbone(inputs)
         with torch.autocast(features.device.type, enabled=False):
-            return self.method(features)
+            logits = self.method(features)
+        if logits.shape != (len(inputs), self.bits):
+            raise UserError(
+                f"method: {type(self.method).__name__} makes logits of shape {tuple(logits.shape)} "
+                f"from {len(inputs)} images, not ({len(inputs)}, {self.bits}) as bits={self.bits} "
+                "asks for. Mend its forward."
+            )
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         labels = batch["labels"]
@@ -180,7 +188,13 @@ class Hash(PhaseModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         role: Literal["query", "database"] = "query" if dataloader_idx == 0 else "database"
-        self.ranking.update(self(batch["inputs"]), batch["labels"], role)
+        logits = self(batch["inputs"])
+        if logits.isnan().any():
+            raise UserError(
+                "Logits of validation images are NaN: the last steps broke the weights. "
+                "Lower the learning rate (phase.<name>.optimizer.lr) or method.tau."
+            )
+        self.ranking.update(logits, batch["labels"], role)
 
     def on_validation_epoch_end(self) -> None:
         """Report the mAP of the validation images; stop where all codes are one."""
@@ -209,4 +223,4 @@ class Features(pl.LightningModule):
 def head_codes(method: Method, features: Tensor) -> npt.NDArray[np.uint64]:
     """Packed codes, uint64 (n, ceil(bits / 64)), of features (n, num_features)."""
     with torch.inference_mode():
-        return pack(sign(method.cpu()(features)))
+        return pack(sign(method.cpu().eval()(features)))

@@ -23,7 +23,7 @@ from torch import Tensor
 from deephash import checkpoints, processes
 from deephash.backbones import Standardized
 from deephash.config import Augment, ClassifyPhase, HashPhase, build
-from deephash.curves import Curves, EpochLines, Row, replay, rewriting
+from deephash.curves import LOG_EVERY, Curves, EpochLines, Row, replay, rewriting
 from deephash.data.datamodule import HashingData
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
@@ -199,7 +199,9 @@ class Training:
             _SeededEpochs(derived_seed(self.seed, name)),
             StopsWhenTold(),
             curves,
-            RichProgressBar() if self.show_progress else EpochLines(name, curves),
+            RichProgressBar(refresh_rate=LOG_EVERY)
+            if self.show_progress
+            else EpochLines(name, curves),
             saving,
         ]
         if not self.seconds:

@@ -1,12 +1,15 @@
 """The processes that train a run together: started, told apart, gathered from.
 
 Every process holds all images and draws the same batches; of each batch it computes its share. The
-loss sees the whole batch, so one process and many are the same training.
+loss sees the whole batch, so one process and many are the same training, but for batch norm where
+its statistics are not taken over all of them.
 """
 
 import os
 import re
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -25,6 +28,7 @@ from deephash.errors import UserError
 Value = TypeVar("Value")
 
 PARENT = os.getppid()  # for a process that Lightning started, the first
+GRACE = 60  # seconds that this process has to end by itself after another, and to say why
 LOST = "closed by peer|reset by peer|Broken pipe|Connection refused|[Tt]imed out|NCCL"
 
 
@@ -74,7 +78,9 @@ def together(trainer: dict[str, Any], wanted: int, folder: Path) -> Iterator[Non
     where = ("accelerator", "devices", "num_nodes", "strategy")
     fabric = Fabric(**{key: trainer[key] for key in where if key in trainer})
     fabric.launch()
-    children = getattr(fabric.strategy.launcher, "procs", [])
+    children = _taken_over(fabric)
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(children, ended, folder), daemon=True).start()
     try:
         with (
             open(os.devnull, "w") as nowhere,
@@ -85,16 +91,44 @@ def together(trainer: dict[str, Any], wanted: int, folder: Path) -> Iterator[Non
             child.wait()
     except RuntimeError as error:
         if re.search(LOST, str(error)):
-            raise UserError(
-                "a process of this run was lost, and the others stopped. "
-                f"Go on with: python train.py resume={folder}"
-            ) from None
+            raise UserError(_lost(folder)) from None
         raise
     finally:
-        for child in children:  # they write nothing, so nothing is left half-written
-            child.kill()
-            child.wait()
-        children.clear()  # what Lightning's observer looks at, which would kill this process too
+        ended.set()
+        _end(children)
+
+
+def _taken_over(fabric: Fabric) -> list[subprocess.Popen[bytes]]:
+    """The processes that Lightning started, out of the sight of its observer.
+
+    That kills this process as soon as it sees one of them ended, also while this one says why.
+    """
+    observed = getattr(fabric.strategy.launcher, "procs", [])
+    children = list(observed)
+    observed.clear()
+    return children
+
+
+def _watch(children: list[subprocess.Popen[bytes]], ended: threading.Event, folder: Path) -> None:
+    """End this process where it waits for one that is lost; between GPUs nothing else tells it."""
+    while not ended.wait(timeout=1):
+        if any(child.poll() for child in children) and not ended.wait(timeout=GRACE):
+            print(f"error: {_lost(folder)}", file=sys.stderr, flush=True)
+            _end(children)
+            os._exit(2)
+
+
+def _end(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:  # they write nothing, so nothing is left half-written
+        child.kill()
+        child.wait()
+
+
+def _lost(folder: Path) -> str:
+    return (
+        "a process of this run was lost, and the others stopped. "
+        f"Go on with: python train.py resume={folder}"
+    )
 
 
 def agreed(value: Value) -> Value:

@@ -20,12 +20,12 @@ from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.splits import Split, with_validation, without_copies
 from deephash.errors import UserError
 from deephash.files import write_json, written_whole
-from deephash.folder import CONFIG, FIGURES, claim, gone_on_with, resumed, sweep_of, unused_folder
+from deephash.folder import CONFIG, FIGURES, claimed, gone_on_with, resumed, sweep_of, unused_folder
 from deephash.phases import Training, check_optimizers
 from deephash.report import record_of, report
 from deephash.seeds import derived_seed
 from deephash.stopping import interruptible, restarted
-from deephash.trainer import factory, settled
+from deephash.trainer import WHERE, factory, settled, synchronised
 
 IMAGES_FITTED = 1000  # enough for the statistics of a first layer
 
@@ -55,7 +55,14 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
                 return _objective(json.loads((folder / FIGURES).read_text())["validation"])
         folder = settings.resume or folder or unused_folder(settings)
         with interruptible(folder / CONFIG):
-            return _run(settings, folder)
+            try:
+                return _run(settings, folder)
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"the GPU's memory is too small: {str(error).partition('.')[0]}. Lower "
+                    "phase.<name>.batch_size or evaluation.batch_size in a new run, or share the "
+                    f"batches among several GPUs: python train.py resume={folder} trainer=ddp"
+                ) from None
 
 
 def _run(settings: Settings, folder: Path) -> float:
@@ -67,7 +74,9 @@ def _run(settings: Settings, folder: Path) -> float:
     check_optimizers(settings.ordered_phases())
     check("logger", settings.logger)
     with processes.together(trainer, wanted, folder):
-        return _train(settings, processes.agreed(folder), image_set, split, model, trainer, began)
+        folder = processes.agreed(folder)
+        with claimed(folder, settings):
+            return _train(settings, folder, image_set, split, model, trainer, began)
 
 
 def _train(
@@ -83,8 +92,8 @@ def _train(
     loggers = _begun(settings, folder, image_set, split, record) if processes.is_first() else []
     try:
         training = Training(
-            backbone=model[0],
-            method=model[1],
+            backbone=synchronised(model[0], trainer),
+            method=synchronised(model[1], trainer),
             image_set=image_set,
             split=split,
             bits=settings.bits,
@@ -97,8 +106,9 @@ def _train(
             cache=settings.cache_dir,
             pretraining_identity={
                 key: record[key]
-                for key in ("data", "split", "augment", "backbone", "seed", "precision", "versions")
-            },
+                for key in ("data", "split", "augment", "backbone", "seed", "versions")
+            }
+            | {"trainer": {key: trainer[key] for key in trainer if key not in WHERE}},
             identity={
                 key: record[key]
                 for key in ("dataset", "data", "split", "backbone", "method", "bits")
@@ -122,8 +132,7 @@ def _objective(figures: Mapping[str, float]) -> float:
 def _begun(
     settings: Settings, folder: Path, image_set: ImageSet, split: Split, record: dict[str, Any]
 ) -> list[Logger]:
-    """Claim the folder, write down what is known beforehand, and open the loggers."""
-    claim(folder, settings)
+    """Write down what is known beforehand, and open the loggers."""
     write_json(folder / "record.json", record)
     if image_set.report:
         write_json(folder / "data.json", image_set.report)

@@ -16,7 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from deephash.processes import is_first, speaks
+from deephash.processes import is_first, speaks, started_by_another
 
 
 @contextmanager
@@ -26,6 +26,10 @@ def interruptible(config: Path) -> Iterator[None]:
     Exit code 130. Upon SIGUSR1 in a Slurm job, it is queued again first.
     """
     handlers: dict[signal.Signals, Any] = {signal.SIGTERM: signal.default_int_handler}
+    if not is_first() and started_by_another() == 1:
+        # The first is told as well, and ends this one. Were this one to leave before, the first
+        # might wait for it in an operation between GPUs, where no signal reaches it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "SLURM_JOB_ID" in os.environ:
         handlers[signal.SIGUSR1] = _queue_again
     ours = [sent for sent in handlers if signal.getsignal(sent) == signal.SIG_DFL]
@@ -63,8 +67,9 @@ def restarted() -> bool:
 
 
 def _queue_again(sent: int, frame: FrameType | None) -> None:
-    if is_first():
-        array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
-        job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-        subprocess.run(["scontrol", "requeue", job], check=False)
+    if not is_first():
+        return  # the first, told as well, must not wait for this one; Slurm ends both
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    subprocess.run(["scontrol", "requeue", job], check=False)
     raise KeyboardInterrupt

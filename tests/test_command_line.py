@@ -56,6 +56,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["phase.pretrain.batch_size=1"], ["phase.pretrain.batch_size=1"]),
         (["phases.order=[pretrain,hush]"], ["there is no phase 'hush'", "Did you mean 'hash'?"]),
         (["phases.order=[]"], ["phases"]),
+        (["phases.order=[hash,pretrain]"], ["comes after one that hashes"]),
         (["phases.order=[hash,hash]"], ["phases", "twice"]),
         (["method.tau=-1"], ["method.tau=-1"]),
         (["method.tau=sharp"], ["method.tau=sharp", "valid number"]),

@@ -157,6 +157,27 @@ def test_a_lost_process_ends_the_run_and_another_number_goes_on(lost: str, tmp_p
     assert_same_training(uninterrupted, folder, within=1e-7)
 
 
+WAITS = """
+import sys, time
+from deephash import processes
+processes.GRACE = 1
+trainer = {"accelerator": "cpu", "devices": 2, "num_nodes": 1, "strategy": "ddp"}
+with processes.together(trainer, 2, "runs/lost"):
+    if not processes.is_first():
+        sys.exit(1)
+    time.sleep(600)  # as in an operation between GPUs, which nothing but its time limit ends
+"""
+
+
+def test_a_process_that_waits_for_a_lost_one_is_ended(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text(WAITS)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "a process of this run was lost" in done.stderr
+    assert "python train.py resume=runs/lost" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("launcher", "arguments", "told"),
     [

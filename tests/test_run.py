@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, ROOT, WANDB, assert_same_codes, codes_of
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from pictures import write_picture
 
@@ -21,6 +22,8 @@ from deephash.codes import unpack
 from deephash.config import build, checked
 from deephash.data.digits import digits
 from deephash.errors import UserError
+from deephash.methods.base import HashBatch
+from deephash.methods.joint import Joint
 from deephash.run import run
 
 Compose = Callable[..., DictConfig]
@@ -177,7 +180,12 @@ def test_a_pretraining_is_found_again(
     alone = finished(compose_run, "bits=16", f"cache_dir={tmp_path / 'empty'}", folder="alone")
     assert printed_lines(capsys.readouterr().out, "pretrain")
     assert_same_codes(second, alone)
-    others = "seed=1", "phase.pretrain.optimizer.lr=0.05", "augment.translate=0"
+    others = (
+        "seed=1",
+        "phase.pretrain.optimizer.lr=0.05",
+        "augment.translate=0",
+        "+trainer.gradient_clip_val=1",
+    )
     for number, setting in enumerate(others):
         finished(compose_run, setting, "phases=pretrained", folder=f"other{number}")
         assert printed_lines(capsys.readouterr().out, "pretrain"), setting
@@ -304,6 +312,45 @@ def test_a_folder_that_holds_a_run_is_not_touched(compose_run: Compose) -> None:
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_folder_in_which_a_run_is_at_work_is_not_touched(compose_run: Compose) -> None:
+    cfg = compose_run()
+    folder = Path(cfg.run_dir)
+    folder.mkdir()
+    with FileLock(folder / ".lock"), pytest.raises(UserError, match="another process trains this"):
+        run(cfg)
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_data_that_were_moved_are_found_by_a_resumed_run(
+    compose_run: Compose, tmp_path: Path
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    photos = [
+        *own_images(before),
+        "dataset.path=${data_dir}/list.csv",
+        f"dataset.decoded_dir={tmp_path / 'decoded'}",
+    ]
+    cfg = compose_run(*photos, f"data_dir={before}")
+    run(cfg)
+    first = (Path(cfg.run_dir) / "metrics.json").read_bytes()
+    before.rename(after)
+    moved = compose_run(*photos, f"data_dir={after}")
+    run(moved, Path(cfg.run_dir))  # as a sweep does; finished
+    assert (Path(cfg.run_dir) / "metrics.json").read_bytes() == first
+    (Path(cfg.run_dir) / "metrics.json").unlink()
+    run(moved, Path(cfg.run_dir))
+    again = json.loads((Path(cfg.run_dir) / "metrics.json").read_text())
+    assert again["test"] == json.loads(first)["test"]
+
+
+def test_checkpoints_are_written_beside_their_names(
+    compose_run: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")  # may be another file system, or full
+    folder = finished(compose_run, "phases=scratch")
+    assert (folder / "checkpoints" / "hash.ckpt").is_file()
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("bits", 16), ("backbone", None), ("data", "0" * 64)], ids=str
 )
@@ -331,6 +378,41 @@ def test_a_loss_that_turns_nan_stops_the_run(compose_run: Compose) -> None:
     explosive = ["phases=scratch", "phase.hash.optimizer.lr=1e30", "phase.hash.warmup=0"]
     with pytest.raises(UserError, match=r"hash: the loss turned .* Lower phase.hash.optimizer.lr"):
         run(compose_run(*explosive))
+
+
+class Unfit(Joint):
+    """A method with something wrong, as `fault` says."""
+
+    def __init__(self, num_features: int, bits: int, num_classes: int, *, fault: str) -> None:
+        wrong = bits + (fault == "width")
+        super().__init__(
+            num_features, wrong, num_classes, surrogate="bilinear", tau=2.0, balanced=True
+        )
+        self.fault = fault
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(features)
+        return logits if self.training or self.fault != "nan" else logits * torch.nan
+
+    def loss(self, batch: HashBatch) -> dict[str, torch.Tensor]:
+        if self.fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("width", r"Unfit makes logits of shape \(\d+, 49\).*bits=48"),
+        ("nan", "Logits of validation images are NaN"),
+        ("memory", r"CUDA out of memory\. Lower phase\.<name>\.batch_size"),
+    ],
+)
+def test_what_a_method_does_wrong_is_told(compose_run: Compose, fault: str, told: str) -> None:
+    cfg = compose_run("phases=scratch")
+    cfg.method = {"_target_": f"{__name__}.Unfit", "fault": fault}
+    with pytest.raises(UserError, match=told):
+        run(cfg)
 
 
 def test_codes_that_collapse_stop_the_run(

@@ -45,15 +45,16 @@ def shares_label(labels: Tensor, others: Tensor) -> Tensor:
     return labels.to(torch.float32) @ others.to(torch.float32).T > 0
 
 
-def own_rows(count: int) -> Tensor:
+def own_rows(count: int, device: torch.device) -> Tensor:
     """Which rows of a batch of `count` are this process's, where a loss shares its pairs out.
 
     The pairs of these rows with all, added up by `over_processes`, are all pairs; what follows from
     the sums is the same on every process, as a loss must be.
     """
+    rows = torch.arange(count, device=device)
     if not dist.is_initialized():
-        return torch.arange(count)
-    return torch.arange(count).tensor_split(dist.get_world_size())[dist.get_rank()]
+        return rows
+    return rows.tensor_split(dist.get_world_size())[dist.get_rank()]
 
 
 def over_processes(sums: Tensor) -> Tensor:

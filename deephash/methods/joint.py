@@ -68,7 +68,7 @@ class Joint(Method):
 
     def loss(self, batch: HashBatch) -> dict[str, Tensor]:
         count = len(batch.logits)
-        parts = own_rows(count).split(max(1, PAIRS_AT_ONCE // count))
+        parts = own_rows(count, batch.logits.device).split(max(1, PAIRS_AT_ONCE // count))
         if len(parts) == 1:
             sums = self._sums(batch, parts[0])
         else:
@@ -77,7 +77,6 @@ class Joint(Method):
 
     def _sums(self, batch: HashBatch, rows: Tensor) -> Tensor:
         """`sums_over_pairs` of these rows with all."""
-        rows = rows.to(batch.logits.device)
         alike = shares_label(batch.labels[rows], batch.labels)
         distinct = torch.ones_like(alike)
         distinct[torch.arange(len(rows), device=rows.device), rows] = False
