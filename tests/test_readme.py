@@ -25,7 +25,7 @@ ELSEWHERE = ("launcher=", "search=", "trainer=ddp")
 MADE = ("dataset=images", "dataset=nuswide", "experiment=images_pretrained")  # by the test
 
 # Few epochs and steps, small nets; what a command says of anything else stands.
-SHORT = [*QUICK, "+trainer.limit_train_batches=30", "logger=none"]
+SHORT = [*QUICK, "logger=none"]
 
 
 def key(override: str) -> str:
@@ -40,6 +40,7 @@ def train(arguments: list[str], folder: Path, *also: str) -> str:
     chosen = [a for a in arguments if key(a) in ("dataset", "backbone", "experiment")]
     if "widths" in composed(*chosen).backbone:
         short.append("backbone.widths=[16,16,16]")
+    short.append(f"+trainer.limit_train_batches={5 if 'backbone=timm' in chosen else 30}")
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *arguments, *short],
         cwd=folder,
@@ -84,6 +85,14 @@ def test_the_main_command_trains_on_the_embedded_digits(tmp_path: Path) -> None:
     assert found["nearest"].shape == found["distances"].shape == (300, 100)
 
 
+def fewer_images(folder: Path) -> list[str]:
+    """The protocol test-vs-train with a tenth of the images."""
+    for name, part, count in ("query", "test", 1000), ("train", "train", 5000):
+        (folder / f"{name}.txt").write_text("".join(f"{part}/{i}\n" for i in range(count)))
+    lists = {"queries": "query.txt", "train": "train.txt", "database": "train.txt"}
+    return ["protocol=given", *(f"protocol.{name}={folder / at}" for name, at in lists.items())]
+
+
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     "arguments",
@@ -98,7 +107,12 @@ def test_the_main_command_trains_on_the_embedded_digits(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_runs_on_real_data(arguments: list[str], data_dir: Path, tmp_path: Path) -> None:
-    train([*arguments, f"data_dir={data_dir.resolve()}"], tmp_path)
+    also = [f"data_dir={data_dir.resolve()}"]
+    if {"dataset", "experiment"} & set(map(key, arguments)) and "protocol" not in map(
+        key, arguments
+    ):
+        also += fewer_images(tmp_path)
+    train([*arguments, *also], tmp_path)
     values = [argument.partition("=")[2].split(",") for argument in arguments]
     assert len(list(tmp_path.glob("runs/*/*/**/metrics.json"))) == prod(map(len, values))
 
