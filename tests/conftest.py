@@ -17,6 +17,7 @@ QUICK = [
     "phase.pretrain.epochs=1",
     "phase.init.epochs=1",
     "phase.hash.epochs=1",
+    "backbone.widths=[16,48,64]",
     "trainer=cpu",
 ]
 

@@ -36,10 +36,10 @@ def train(arguments: list[str], folder: Path, *also: str) -> str:
     """Run train.py with `arguments` and `also`, shortened by what they do not say themselves."""
     arguments = [*(a for a in arguments if not key(a).endswith(".epochs")), *also]
     said = {key(argument) for argument in arguments}
-    short = [override for override in SHORT if key(override) not in said]
     chosen = [a for a in arguments if key(a) in ("dataset", "backbone", "experiment")]
-    if "widths" in composed(*chosen).backbone:
-        short.append("backbone.widths=[16,16,16]")
+    if "widths" not in composed(*chosen).backbone:
+        said.add("backbone.widths")
+    short = [override for override in SHORT if key(override) not in said]
     short.append(f"+trainer.limit_train_batches={5 if 'backbone=timm' in chosen else 30}")
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *arguments, *short],
@@ -90,7 +90,7 @@ def fewer_images(folder: Path) -> list[str]:
     for name, part, count in ("query", "test", 1000), ("train", "train", 5000):
         (folder / f"{name}.txt").write_text("".join(f"{part}/{i}\n" for i in range(count)))
     lists = {"queries": "query.txt", "train": "train.txt", "database": "train.txt"}
-    return ["protocol=given", *(f"protocol.{name}={folder / at}" for name, at in lists.items())]
+    return ["protocol=given", *(f"protocol.{name}={at}" for name, at in lists.items())]
 
 
 @pytest.mark.realdata
