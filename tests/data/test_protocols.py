@@ -216,7 +216,7 @@ def test_given_lists(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["cat/0.jpg", "dog/1.jpg"], "dog/0.jpg", None),
         (["cat/0.jpg", "dog/1.jpg"], "dog/1.jpg", "dog/1.jpg"),
         (["cat/0.jpg", "dog/1.jpg"], "1.jpg 0 1", "dog/1.jpg"),
-        (["cat/0.jpg", "dog/1.jpg"], "/home/me/photos/dog/1.jpg", "dog/1.jpg"),
+        (["cat/0.jpg", "dog/1.jpg"], "/elsewhere/photos/dog/1.jpg", "dog/1.jpg"),
         (["photos/cat/0.jpg", "photos/dog/1.jpg"], "dog/1.jpg", "photos/dog/1.jpg"),
         (["photos/cat/0.jpg", "photos/dog/1.jpg"], "og/1.jpg", None),
         (["0_1.jpg", "1_1.jpg"], "zoo\\1_1.jpg 1", "1_1.jpg"),
