@@ -52,9 +52,9 @@ def of_phase(name: str, *settings: str) -> list[str]:
     return [f"phase.{name}.{setting}" for setting in settings]
 
 
-def variant(name: str) -> list[str]:
-    """Overrides that take a method of variants.py."""
-    return [f"method._target_=benchmarks.variants.{name}"]
+def variant(name: str, of: str = "method") -> list[str]:
+    """Overrides that take something of variants.py."""
+    return [f"{of}._target_=benchmarks.variants.{name}"]
 
 
 STUDIES = {
@@ -69,8 +69,16 @@ STUDIES = {
             "rate 0.1": of_phase("pretrain", "optimizer.lr=0.1"),
             "momentum 0.9": of_phase("pretrain", "optimizer.momentum=0.9"),
             "weight decay 0": of_phase("pretrain", "optimizer.weight_decay=0"),
+            "lookahead": variant("lookahead", of="phase.pretrain.optimizer"),
+            "no warm-up": of_phase("pretrain", "warmup=0"),
+            "warm-up over half": of_phase("pretrain", "warmup=0.5"),
             "no label smoothing": of_phase("pretrain", "label_smoothing=0"),
             "batch 500": of_phase("pretrain", "batch_size=500"),
+            "filters of the stem learnt": variant("LearntStem", of="backbone"),
+            "first stage frozen after 3 epochs": [
+                *variant("Freezing", of="backbone"),
+                "+backbone.learns=480",
+            ],
             "no mirroring": ["augment.flip=false"],
             "no translation": ["augment.translate=0"],
             "cutout of 8 pixels": ["augment.cutout=8"],

@@ -3,7 +3,9 @@
     python benchmarks/throughput.py
 
 Net, batches, augmentation and optimizer of the recipe; random images of CIFAR-10's and MNIST's
-shape; epochs of both take turns. Writes results/throughput.json and throughput.md.
+shape; epochs of both take turns. So do those of a bare loop that is otherwise: what the layout of
+the images and the precision are worth, and compiling. Writes results/throughput.json and
+throughput.md.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from machine import described, machine, write
 from omegaconf import DictConfig
+from torch import Tensor
 from training import composed
 
 from deephash.backbones import Standardized
@@ -32,6 +35,8 @@ ROWS = {  # overrides; channels, side and number of images
     "CIFAR-10, resnet_small": (["dataset=cifar10"], 3, 32, 5_000),
     "MNIST, LeNet": (["dataset=mnist"], 1, 28, 20_000),
 }
+AS_IT_IS = "as it is"
+CHANGES = (AS_IT_IS, "compiled", "channels first", "32-true")  # of the first row's bare loop
 
 
 def main() -> None:
@@ -53,8 +58,42 @@ def main() -> None:
                     speeds[way].append(speed)
         rows[name] = {way: statistics.median(values) for way, values in speeds.items()}
     settings = {"turns": options.turns, "precision": options.precision}
-    figures = {"images_per_second": rows, **settings, **machine("pytorch-lightning")}
+    changed = changed_steps(options.turns, options.precision)
+    figures = {"images_per_second": rows, "changed": changed, **settings}
+    figures |= machine("pytorch-lightning")
     write("throughput", figures, markdown(figures))
+
+
+def changed_steps(turns: int, precision: str) -> dict[str, float]:
+    """Images a second of the first row's bare loop, as it is and changed."""
+    overrides, channels, side, n = next(iter(ROWS.values()))
+    cfg = composed(overrides)
+    image_set = random_images(channels, side, n)
+    nets = {change: backbone(cfg, image_set) for change in CHANGES}
+    nets["compiled"].compile()
+    nets["channels first"] = ChannelsFirst(
+        nets["channels first"].backbone, *channel_statistics(image_set.images, np.arange(n))
+    )
+    speeds: dict[str, list[float]] = {change: [] for change in CHANGES}
+    for turn in range(turns + 1):
+        for change, net in nets.items():
+            of_it = "32-true" if change == "32-true" else precision
+            speed = bare_epoch(image_set, net, cfg, of_it)
+            if turn:  # the first warms up, and compiles
+                speeds[change].append(speed)
+    return {change: statistics.median(values) for change, values in speeds.items()}
+
+
+class ChannelsFirst(Standardized):
+    """In torch's own layout."""
+
+    def __init__(self, net: torch.nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__(net, mean, std)
+        self.backbone.to(memory_format=torch.contiguous_format)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `Standardized`."""
+        return self.backbone(self.standardized(images).contiguous()).to(self.mean)
 
 
 def backbone(cfg: DictConfig, image_set: ImageSet) -> Standardized:
@@ -153,6 +192,9 @@ def markdown(figures: dict[str, Any]) -> str:
     how = (
         f"Pre-training by the recipe, {figures['precision']}, median of {figures['turns']} epochs."
     )
+    as_it_is, *changed = figures["changed"].items()
+    others = ", ".join(f"{name} {speed / as_it_is[1]:.2f}" for name, speed in changed)
+    how = f"{how} The first row's bare loop changed, in times of its speed: {others}."
     return "\n".join([*lines, "", f"{how} {described(figures)}", ""])
 
 

@@ -1,12 +1,62 @@
-"""Variants of the method that the ablation tries; none of them is offered."""
+"""Variants of net, optimiser and method that the ablation tries; none of them is offered."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from timm.optim import Lookahead, Muon
 from torch import Tensor, nn
 
+from deephash.backbones import ResNetSmall
 from deephash.methods.base import HashBatch
 from deephash.methods.joint import Joint
+
+
+class LearntStem(ResNetSmall):
+    """Its first filters are learnt from a random beginning in place of being computed."""
+
+    def __init__(self, in_chans: int, image_size: tuple[int, int], **settings: Any) -> None:
+        super().__init__(in_chans, image_size, **settings)
+        filters = nn.Parameter(torch.empty_like(self.filters))
+        nn.init.kaiming_normal_(filters)
+        del self.filters
+        self.filters = filters
+
+    def whiten(self, images: Tensor) -> None:
+        """Leave them as they are."""
+
+
+class Freezing(ResNetSmall):
+    """Its stem and first stage no longer learn after `learns` batches.
+
+    Args:
+        in_chans: see `ResNetSmall`.
+        image_size: see there.
+        learns: batches of training.
+        settings: see `ResNetSmall`.
+    """
+
+    step: Tensor  # how many batches there were: int64 ()
+
+    def __init__(
+        self, in_chans: int, image_size: tuple[int, int], *, learns: int, **settings: Any
+    ) -> None:
+        super().__init__(in_chans, image_size, **settings)
+        self.learns = learns
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `ResNetSmall`."""
+        self.step += self.training
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.step.item() <= self.learns):
+            maps = self.stages[0](F.gelu(F.conv2d(images, self.filters, self.bias)))
+        return self.stages[1:](maps).amax(dim=(2, 3))
+
+
+def lookahead(parameters: Iterable[nn.Parameter], **settings: Any) -> Lookahead:
+    """Muon whose weights go half the way back to those of six steps before (Zhang et al. 2019)."""
+    return Lookahead(Muon(parameters, **settings), alpha=0.5, k=6)
 
 
 class Normed(Joint):
