@@ -97,6 +97,19 @@ def test_a_row_shows_mean_spread_and_number_of_seeds() -> None:
     assert lines[-1] == "here"
 
 
+def test_the_table_says_what_pretraining_pays() -> None:
+    values = {"full": (0.80, 0.82), "scratch": (0.75, 0.79)}
+    cells = {
+        f"CIFAR-10, cifar_quick, {arm}, 12 bits, seed {seed}": {
+            "map": value, "seconds": 60, "pretrain_seconds": 0, "machine": "here", "threads": 1
+        }
+        for arm, of_arm in values.items()
+        for seed, value in enumerate(of_arm)
+    }  # fmt: skip
+    lines = quality.markdown("quality", cells).splitlines()
+    assert any(line.endswith("of all layers: 0.040 at 12 bits.") for line in lines)
+
+
 def test_operations_are_those_of_lenets_layers() -> None:
     multiply_adds = 20 * 5 * 5 * 24 * 24 + 50 * 20 * 5 * 5 * 8 * 8 + 800 * 500
     images = 60_000 * 0.98 * (5 + 15)
