@@ -110,8 +110,8 @@ def markdown(table: str, cells: dict[str, Cell]) -> str:
             ]
             lines.append(f"| {' | '.join([row, *shown, *cost])} |")
         sweep = [cells[n] for bits in SWEEP if (n := cell_name(row, bits, 0)) in cells]
-        if len(sweep) == len(SWEEP):
-            shared = max(cell["pretrain_seconds"] for cell in sweep)
+        shared = max((cell["pretrain_seconds"] for cell in sweep), default=0)
+        if shared and len(sweep) == len(SWEEP):
             whole = max(cell["seconds"] for cell in sweep)
             own = sum(cell["seconds"] - cell["pretrain_seconds"] for cell in sweep)
             sweeps.append(f"{row} {(shared + own) / whole:.2f}")
