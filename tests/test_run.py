@@ -72,6 +72,7 @@ def test_leaves_everything_it_names(whole: tuple[Path, str]) -> None:
         "checkpoints/hash.ckpt",
     ):
         assert (folder / name).is_file(), name
+    assert {path.name for path in folder.parent.glob("[!.]*")} == {"run", "cache"}
     left = {path.name for path in (folder / "checkpoints").iterdir()}
     assert left == {"pretrain.ckpt", "init.ckpt", "hash.ckpt"}
     for name in ("curves", "precision_recall", "bit_balance", "neighbours"):
