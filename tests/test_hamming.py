@@ -278,7 +278,7 @@ def test_nearest_in_a_memory_mapped_file(tmp_path):
 @pytest.mark.parametrize("bits", [48, 128])
 @pytest.mark.parametrize("k", [1, 30, 500])
 def test_torch_finds_the_nearest_that_numba_finds(bits, k, monkeypatch):
-    monkeypatch.setattr(gpu, "PAIRS_PER_CHUNK", 64 * 170)  # chunks of 170 items
+    monkeypatch.setattr(gpu, "PAIRS_PER_SEARCH", 70 * 170)  # chunks of 170 items
     queries, _, database, _, _ = packed(*sample(bits, "classes", queries=70))
     tensors = (torch.from_numpy(words.view(np.int64)) for words in (queries, database))
     for found, wanted in zip(gpu.k_nearest(*tensors, k), knn(queries, database, k=k), strict=True):

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-PAIRS_PER_CHUNK = 2**24  # bounds the memory to about 1 GB
-POSITION_BITS = 40  # of a sort key: distance first, then position
+PAIRS_PER_CHUNK = 2**24  # that are counted at a time; bounds the memory to about 1 GB
+PAIRS_PER_SEARCH = 2**27  # that are compared at a time, in 16 bits each; likewise
+POSITION_BITS, ROW_SHIFT = 40, 52  # of a sort key: the query, then the distance, then the position
 
 
 def histogram(
@@ -56,20 +57,43 @@ def graded_histogram(
 
 
 def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Positions and distances of the k nearest, int64 (q, k) each, from int64 words (·, w)."""
-    columns = max(1, min(len(database), PAIRS_PER_CHUNK // 64))
-    rows = max(1, PAIRS_PER_CHUNK // columns)
+    """Positions and distances of the k nearest, int64 (q, k) each, from int64 words (·, w).
+
+    Closeness is a product of matrices of ±1. Of each chunk of the database only those items are
+    looked at again that are closer than the k-th so far: at a tie the earlier ones stay.
+    """
+    width = 64 * query.shape[1]
+    columns = max(k, PAIRS_PER_SEARCH // min(max(len(query), 64), 1024))
     chunks = []
-    for words in query.split(rows):
-        nearest = torch.empty(len(words), 0, dtype=torch.int64, device=words.device)
+    for words in query.split(max(1, PAIRS_PER_SEARCH // columns)):
+        signs, row_keys = _signs(words), torch.arange(len(words), device=words.device) << ROW_SHIFT
+        nearest, least = words.new_empty(0), None
         for start in range(0, len(database), columns):
-            distance = _distances(words, database[start : start + columns])
-            position = torch.arange(start, start + distance.shape[1], device=words.device)
-            keys = torch.cat([nearest, distance << POSITION_BITS | position], dim=1)
-            nearest = keys.topk(min(k, keys.shape[1]), largest=False, sorted=True).values
+            closeness = signs @ _signs(database[start : start + columns]).T  # equal bits less other
+            if least is None:
+                least = closeness.topk(k).values[:, -1] - 1
+            row, column = (closeness > least[:, None]).nonzero(as_tuple=True)
+            distance = (width - closeness[row, column].long()) // 2
+            found = row_keys[row] | distance << POSITION_BITS | start + column
+            keys = torch.cat([nearest.flatten(), found]).sort().values
+            first = torch.searchsorted(keys, row_keys)
+            nearest = keys[first[:, None] + torch.arange(k, device=keys.device)]
+            least = width - 2 * _distance(nearest[:, -1])
         chunks.append(nearest)
     keys = torch.cat(chunks)
-    return keys & (1 << POSITION_BITS) - 1, keys >> POSITION_BITS
+    return keys & (1 << POSITION_BITS) - 1, _distance(keys)
+
+
+def _signs(words: Tensor) -> Tensor:
+    """Bits as -1 and +1, (n, 64 w), in a type that holds sums of 2,048 of them exactly."""
+    octets = words.contiguous().view(torch.uint8)
+    bits = octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=words.device) & 1
+    return 2 * bits.flatten(1).to(torch.float16) - 1
+
+
+def _distance(keys: Tensor) -> Tensor:
+    """That of a sort key."""
+    return keys >> POSITION_BITS & (1 << ROW_SHIFT - POSITION_BITS) - 1
 
 
 def _counted(values: Tensor, bins: int) -> Tensor:
