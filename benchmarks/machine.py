@@ -34,7 +34,8 @@ def machine(*libraries: str) -> dict[str, Any]:
 def described(where: dict[str, Any]) -> str:
     """One sentence of what `machine` found."""
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
-    return f"{where['processor']}, {where['cores']} cores; {versions}."
+    gpu = f"{where['gpu']}; " if where.get("gpu") else ""
+    return f"{gpu}{where['processor']}, {where['cores']} cores; {versions}."
 
 
 def timed(compute: Callable[[], T]) -> tuple[T, float]:

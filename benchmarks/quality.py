@@ -4,13 +4,14 @@
     python benchmarks/quality.py --data-dir data --rows "MNIST, LeNet" --bits 12 --seeds 0
 
 Finished cells are kept in results/*.json until their settings change; a stopped run goes on where
-it was. Writes results/quality.* and few_labels.* after each run.
+it was. Writes results/quality.*, few_labels.* and, where there is a GPU, gpu.* after each run.
 """
 
 import statistics
 from collections.abc import Iterable
 from itertools import product
 
+import torch
 from machine import write
 from training import Cell, current_cells, machines, parser, petaflop, trained
 
@@ -34,6 +35,11 @@ TABLES = {
         "1k-59k, ImageNet weights": [*IMAGENET, "protocol=1k-59k"],
         "1k-54k, ImageNet weights": [*IMAGENET, "protocol=1k-54k"],
     },
+    "gpu": {
+        "MNIST, best, on a GPU": ["experiment=mnist_best", "trainer=gpu"],
+        "CIFAR-10, fast, on a GPU": ["experiment=cifar10_fast", "trainer=gpu"],
+        "CIFAR-10, best, on a GPU": ["experiment=cifar10_best", "trainer=gpu"],
+    },
 }
 ARMS = ("CIFAR-10, cifar_quick, full", "CIFAR-10, cifar_quick, scratch")  # of as many epochs
 BITS = [12, 24, 32, 48, 64]
@@ -46,7 +52,8 @@ def main() -> None:
     """Run what is missing, and write the tables after each run."""
     arguments = parser(__doc__)
     rows = [row for table in TABLES.values() for row in table]
-    arguments.add_argument("--rows", nargs="*", default=rows, choices=rows)
+    here = [row for row in rows if row not in TABLES["gpu"] or torch.cuda.is_available()]
+    arguments.add_argument("--rows", nargs="*", default=here, choices=rows)
     arguments.add_argument("--bits", nargs="*", type=int, default=BITS, choices=BITS)
     arguments.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], choices=SEEDS)
     options = arguments.parse_args()
