@@ -8,6 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+# Of each test process and what it starts, before torch is imported: two at once on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 WANDB = Path(sys.executable).with_name("wandb")
