@@ -267,6 +267,22 @@ def test_nearest_of_a_database_of_many_tiles(k):
     np.testing.assert_array_equal(distances, np.take_along_axis(distance, order, axis=1))
 
 
+@pytest.mark.parametrize("words", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 64, 259])
+def test_least_distance_is_that_of_the_nearest(words, size):
+    rng = np.random.default_rng(0)
+    query = rng.integers(2**64, size=words, dtype=np.uint64)
+    codes = rng.integers(2**64, size=(size, words), dtype=np.uint64)
+    for nearest in range(size):  # each place has the nearest once
+        these = codes.copy()
+        these[nearest] = query
+        these[nearest, 0] ^= np.uint64(0b1011)
+        assert cpu.least_distance(query, these.reshape(-1), (0,) * words) == 3
+    everything = query ^ np.uint64(2**64 - 1)
+    farthest = np.tile(everything, (size, 1))
+    assert cpu.least_distance(query, farthest.reshape(-1), (0,) * words) == 64 * words
+
+
 def test_nearest_in_a_memory_mapped_file(tmp_path):
     queries, _, database, _, _ = packed(*sample(48, "classes"))
     np.save(tmp_path / "codes.npy", database)

@@ -3,6 +3,7 @@
 All in one file, since numba's cache of compiled kernels only watches the file that a kernel is in.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
+from llvmlite import ir
 from numba import njit, prange, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 Array = npt.NDArray[Any]
@@ -84,6 +87,53 @@ def _wide_vectors(typing_context):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.none(), generate
+
+
+@intrinsic
+def _least_distance_by_eights(typing_context, query, codes, width):  # type: ignore[no-untyped-def]
+    """The distance of the nearest of some codes, words flat; the last n modulo 8 are left out.
+
+    In vectors written by hand. From a loop the compiler makes minima of 64 bits, which cost twice
+    those of 32, and 32 do: the upper half of a word that holds a distance is 0.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        words, i64, i32 = len(signature.args[2]), ir.IntType(64), ir.IntType(32)
+        group, eight = ir.VectorType(i64, 8 * words), ir.VectorType(i64, 8)
+        halves = ir.VectorType(i32, 16)
+
+        def call(name, result, *operands):  # type: ignore[no-untyped-def]
+            function_type = ir.FunctionType(result, [operand.type for operand in operands])
+            function = cgutils.get_or_insert_function(builder.module, function_type, name)
+            return builder.call(function, operands)
+
+        def load(array, index, vector):  # type: ignore[no-untyped-def]
+            address = builder.gep(array.data, [index])
+            return builder.load(builder.bitcast(address, vector.as_pointer()), align=8)
+
+        def lanes(vector, places):  # type: ignore[no-untyped-def]
+            mask = ir.Constant(ir.VectorType(i32, len(places)), places)
+            return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
+
+        query_array, code_array = (
+            context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 1)
+        )
+        query_words = load(query_array, i64(0), ir.VectorType(i64, words))
+        query_group = lanes(query_words, [*range(words)] * 8)
+        least = cgutils.alloca_once_value(builder, halves([64 * words, 0] * 8))
+        groups = builder.udiv(code_array.nitems, i64(8 * words))
+        with cgutils.for_range(builder, groups) as loop:
+            code_group = load(code_array, builder.mul(loop.index, i64(8 * words)), group)
+            differing = builder.xor(code_group, query_group)
+            counts = call(f"llvm.ctpop.v{8 * words}i64", group, differing)
+            by_word = [lanes(counts, [*range(word, 8 * words, words)]) for word in range(words)]
+            distances = builder.bitcast(functools.reduce(builder.add, by_word), halves)
+            nearer = call("llvm.umin.v16i32", halves, builder.load(least), distances)
+            builder.store(nearer, least)
+        of_lanes = builder.bitcast(builder.load(least), eight)
+        return call("llvm.vector.reduce.umin.v8i64", i64, of_lanes)
+
+    return types.uint64(query, codes, width), generate
 
 
 @njit(nogil=True, cache=True)
@@ -379,8 +429,9 @@ def _scan(  # type: ignore[no-untyped-def]
 def least_distance(query, codes, width):  # type: ignore[no-untyped-def]
     """The distance of the nearest of some codes, words flat."""
     _wide_vectors()
-    least = np.uint64(64 * len(width))
-    for j in range(len(codes) // len(width)):
+    n = len(codes) // len(width)
+    least = _least_distance_by_eights(query, codes, width)
+    for j in range(n // 8 * 8, n):
         least = min(least, _distance(query, codes, j, width))
     return least
 
