@@ -93,6 +93,8 @@ def _wide_vectors(typing_context):  # type: ignore[no-untyped-def]
 def _least_distance_by_eights(typing_context, query, codes, width):  # type: ignore[no-untyped-def]
     """The distance of the nearest of some codes, words flat; the last n modulo 8 are left out.
 
+    Both arrays must be contiguous: their strides are not read.
+
     In vectors written by hand. From a loop the compiler makes minima of 64 bits, which cost twice
     those of 32, and 32 do: the upper half of a word that holds a distance is 0.
     """
