@@ -70,6 +70,13 @@ STUDIES = {
             "momentum 0.9": of_phase("pretrain", "optimizer.momentum=0.9"),
             "weight decay 0": of_phase("pretrain", "optimizer.weight_decay=0"),
             "lookahead": variant("lookahead", of="phase.pretrain.optimizer"),
+            **{
+                f"weights averaged, decay {decay}": [
+                    *variant("Averaged", of="backbone"),
+                    f"+backbone.decay={decay}",
+                ]
+                for decay in (0.9, 0.99)
+            },
             "no warm-up": of_phase("pretrain", "warmup=0"),
             "warm-up over half": of_phase("pretrain", "warmup=0.5"),
             "no label smoothing": of_phase("pretrain", "label_smoothing=0"),
@@ -81,7 +88,17 @@ STUDIES = {
             ],
             "no mirroring": ["augment.flip=false"],
             "no translation": ["augment.translate=0"],
+            "mirrored in every other epoch": ["augment.flip=alternating"],
             "cutout of 8 pixels": ["augment.cutout=8"],
+        },
+    ),
+    "resnet_small, 16 epochs": Study(
+        what="The same for as many epochs as the recipe has; accuracy.",
+        figure="val/accuracy",
+        base=[*NARROW, "phase.pretrain.epochs=16", "phases.order=[pretrain]"],
+        changes={
+            "the recipe": [],
+            "mirrored in every other epoch": ["augment.flip=alternating"],
         },
     ),
     "hash": Study(

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from timm.optim import Lookahead, Muon
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from deephash.backbones import ResNetSmall
 from deephash.methods.base import HashBatch
@@ -52,6 +53,36 @@ class Freezing(ResNetSmall):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.step.item() <= self.learns):
             maps = self.stages[0](F.gelu(F.conv2d(images, self.filters, self.bias)))
         return self.stages[1:](maps).amax(dim=(2, 3))
+
+
+class Averaged(ResNetSmall):
+    """It learns like `ResNetSmall` and is judged with the running average of its weights.
+
+    Args:
+        in_chans: see `ResNetSmall`.
+        image_size: see there.
+        decay: what a batch leaves of the average before it.
+        settings: see `ResNetSmall`.
+    """
+
+    def __init__(
+        self, in_chans: int, image_size: tuple[int, int], *, decay: float, **settings: Any
+    ) -> None:
+        super().__init__(in_chans, image_size, **settings)
+        average = ResNetSmall(in_chans, image_size, **settings)
+        average.load_state_dict(self.state_dict())
+        self.averaged = list(self.parameters())
+        self.average = average.requires_grad_(False)
+        self.update = get_ema_multi_avg_fn(decay)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `ResNetSmall`."""
+        if not self.training:
+            return self.average(images)
+        self.update(list(self.average.parameters()), self.averaged, None)
+        for name, buffer in self.average.named_buffers():
+            buffer.copy_(self.get_buffer(name))
+        return super().forward(images)
 
 
 def lookahead(parameters: Iterable[nn.Parameter], **settings: Any) -> Lookahead:

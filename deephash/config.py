@@ -59,7 +59,7 @@ class Augment(_Strict):
     """Translation by up to `translate` pixels, mirroring, a square of `cutout` pixels cut out."""
 
     translate: NonNegativeInt
-    flip: bool
+    flip: Literal[False, True, "alternating"]
     cutout: NonNegativeInt
 
 

@@ -4,8 +4,12 @@ The random numbers of an image depend on (seed, epoch, index of the image) alone
 the order, the device or the number of processes.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Flip = Literal[False, True, "alternating"]
 
 
 def augmented(
@@ -13,12 +17,12 @@ def augmented(
     indices: Tensor,
     *,
     translate: int,
-    flip: bool,
+    flip: Flip,
     cutout: int,
     seed: int,
     epoch: int,
 ) -> Tensor:
-    """Mirror each image with chance 1/2, shift it in both directions, cut a square out.
+    """Mirror each image, shift it in both directions, cut a square out.
 
     What moves in from outside is the image's reflection. The square's centre is anywhere in the
     image, and it gets the image's mean colour (DeVries & Taylor 2017, "Improved Regularization of
@@ -28,7 +32,9 @@ def augmented(
         images: uint8 (n, c, h, w).
         indices: int64 (n,), of the images in their set.
         translate: pixels at most, less than h and w.
-        flip: whether to mirror left and right.
+        flip: whether to mirror left and right, with chance 1/2; "alternating": in every other
+            epoch, and in the first with that chance, so that no two in a row show the same view
+            (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU").
         cutout: side of the square in pixels, 0 for none.
         seed: of the run.
         epoch: makes each epoch's numbers others.
@@ -40,8 +46,11 @@ def augmented(
     rows = _reflected(torch.arange(height, device=images.device) + down[:, None], height)
     columns = torch.arange(width, device=images.device).expand(n, width)
     if flip:
-        mirrored = (draws[2] % 2 == 1)[:, None]
-        columns = torch.where(mirrored, width - 1 - columns, columns)
+        mirrored = draws[2] % 2 == 1
+        if flip == "alternating":
+            in_first = random_integers(indices, seed=seed, epoch=0, draws=3)[2]
+            mirrored = (in_first + epoch) % 2 == 1
+        columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
     columns = _reflected(columns + right[:, None], width)
     sample = torch.arange(n, device=images.device)
     moved = images[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deephash import processes
-from deephash.data.augment import augmented
+from deephash.data.augment import Flip, augmented
 from deephash.data.image_files import ImageFiles
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
@@ -50,7 +50,7 @@ class HashingData(pl.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         translate: int,
-        flip: bool,
+        flip: Flip,
         cutout: int,
         seed: int,
         features: Tensor | None = None,

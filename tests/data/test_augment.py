@@ -45,6 +45,21 @@ def test_depends_on_seed_epoch_and_index_alone() -> None:
     assert not torch.equal(augment(epoch=1), augment())
 
 
+def test_alternating_shows_no_view_twice_in_a_row() -> None:
+    def mirrored(epoch: int, seed: int = 0) -> np.ndarray:
+        images = augmented(
+            IMAGES, INDICES, translate=0, flip="alternating", cutout=0, seed=seed, epoch=epoch
+        )
+        as_it_is = (images == IMAGES).flatten(1).all(dim=1)
+        assert torch.equal((images == IMAGES.flip(3)).flatten(1).all(dim=1), ~as_it_is)
+        return ~as_it_is.numpy()
+
+    views = np.stack([mirrored(epoch) for epoch in range(6)])
+    np.testing.assert_array_equal(views[1:], ~views[:-1])
+    assert 10 < views[0].sum() < 30  # of 40, half by chance
+    assert (views[0] != mirrored(0, seed=1)).any()
+
+
 def test_nothing_asked_changes_nothing() -> None:
     same = augmented(IMAGES, INDICES, translate=0, flip=False, cutout=0, seed=0, epoch=0)
     assert torch.equal(same, IMAGES)
