@@ -23,7 +23,8 @@ QUERIES_PER_TILE = 128  # they share a stretch of the database while it is in th
 ITEMS_PER_TILE = 2048  # 16 KB a word, half of a first-level cache
 CODES_AT_A_TIME = 128  # whose distances are computed before they are counted
 CODES_PER_TABLE = 2**16 - 1  # as many as its 16 bits can count
-ITEMS_PER_BLOCK = 256  # whose least distance decides whether to look at each of them
+ITEMS_PER_BLOCK = 256  # whose least distance decides whether to look into it
+ITEMS_PER_PIECE = 32  # of such a block, whose least distance decides whether to look at each
 
 
 @contextmanager
@@ -400,15 +401,12 @@ def _scan(  # type: ignore[no-untyped-def]
             code = query[row]
             for block in range(tile, tile_end, ITEMS_PER_BLOCK):
                 end = min(block + ITEMS_PER_BLOCK, tile_end)
-                codes = database[block * words : end * words]  # from 0: no index wraps around
+                codes = database[block * words : end * words]
                 if least_distance(code, codes, width) >= bound[row]:
                     continue
-                for j in range(end - block):
-                    d = _distance(code, codes, j, width)
-                    if d < bound[row]:
-                        kept[row, size[row]] = block + j
-                        distance[row, size[row]] = d
-                        size[row] += 1
+                size[row] = _keep_nearer(
+                    code, codes, width, bound[row], block, kept[row], distance[row], size[row]
+                )
                 if size[row] >= enough:
                     bound[row] = _keep_nearest(kept[row], distance[row], size[row], k, bits)
                     size[row] = k
@@ -425,6 +423,30 @@ def _scan(  # type: ignore[no-untyped-def]
             first[distance[row, j]] += 1
             positions[row, place], distances[row, place] = kept[row, j], distance[row, j]
         positions[row, found:], distances[row, found:] = -1, bits + 1  # a shard of fewer than k
+
+
+@njit(nogil=True, cache=True)
+def _keep_nearer(  # type: ignore[no-untyped-def]
+    query, codes, width, bound, first, kept, distance, size
+):
+    """Add those of some codes that are nearer than the bound; how many are kept then.
+
+    `first` is the position of the first code, words flat.
+    """
+    words = len(width)
+    n = len(codes) // words
+    for begin in range(0, n, ITEMS_PER_PIECE):
+        end = min(begin + ITEMS_PER_PIECE, n)
+        piece = codes[begin * words : end * words]  # from 0: no index wraps around
+        if least_distance(query, piece, width) >= bound:
+            continue
+        for j in range(end - begin):
+            d = _distance(query, piece, j, width)
+            if d < bound:
+                kept[size] = first + begin + j
+                distance[size] = d
+                size += 1
+    return size
 
 
 @njit(nogil=True, cache=True)
