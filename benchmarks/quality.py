@@ -118,7 +118,8 @@ def markdown(table: str, cells: dict[str, Cell]) -> str:
             lines.append(f"| {' | '.join([row, *shown, *cost])} |")
         sweep = [cells[n] for bits in SWEEP if (n := cell_name(row, bits, 0)) in cells]
         shared = max((cell["pretrain_seconds"] for cell in sweep), default=0)
-        if shared and len(sweep) == len(SWEEP):
+        places = {(cell["machine"], cell["threads"]) for cell in sweep}
+        if shared and len(sweep) == len(SWEEP) and len(places) == 1:
             whole = max(cell["seconds"] for cell in sweep)
             own = sum(cell["seconds"] - cell["pretrain_seconds"] for cell in sweep)
             sweeps.append(f"{row} {(shared + own) / whole:.2f}")
