@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -91,6 +92,7 @@ def together(trainer: dict[str, Any], wanted: int, folder: Path) -> Iterator[Non
             child.wait()
     except RuntimeError as error:
         if re.search(LOST, str(error)):
+            _wait_for_the_end_of_the_first()
             raise UserError(_lost(folder)) from None
         raise
     finally:
@@ -122,6 +124,16 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
     for child in children:  # they write nothing, so nothing is left half-written
         child.kill()
         child.wait()
+
+
+def _wait_for_the_end_of_the_first() -> None:
+    """Until it is known who `speaks`: the connections of a killed process close before it is gone.
+
+    Where the first lives, it ends this process meanwhile.
+    """
+    until = time.monotonic() + 5
+    while not is_first() and os.getppid() == PARENT and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def _lost(folder: Path) -> str:

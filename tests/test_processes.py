@@ -178,6 +178,31 @@ def test_a_process_that_waits_for_a_lost_one_is_ended(tmp_path: Path) -> None:
     assert "python train.py resume=runs/lost" in done.stderr
 
 
+LOSES_THE_FIRST = """
+import os, signal, sys, time
+from deephash import processes
+from deephash.errors import UserError
+trainer = {"accelerator": "cpu", "devices": 2, "num_nodes": 1, "strategy": "ddp"}
+try:
+    with processes.together(trainer, 2, "runs/lost"):
+        if not processes.is_first():
+            raise RuntimeError("Connection closed by peer")
+        time.sleep(2)  # a killed process that is not gone yet
+        os.kill(os.getpid(), signal.SIGKILL)
+except UserError as error:
+    if processes.speaks():
+        print(error, file=sys.stderr)
+"""
+
+
+def test_the_next_speaks_although_the_first_is_not_gone_yet(tmp_path: Path) -> None:
+    script = tmp_path / "loses.py"
+    script.write_text(LOSES_THE_FIRST)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    assert "a process of this run was lost" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("launcher", "arguments", "told"),
     [
