@@ -199,9 +199,13 @@ def markdown(cells: dict[str, Cell]) -> str:
             lines += [study.what, "", "| change | figure | difference |", "|---|---:|---:|"]
             first, *others = rows.items()
             lines.append(f"| {first[0]} | {first[1]:.4f} | |")
-            lines += [f"| {n} | {value:.4f} | {value - first[1]:+.4f} |" for n, value in others]
+            machine_of = {change: cells[names[change]]["machine"] for change in rows}
+            for change, value in others:
+                elsewhere = "" if machine_of[change] == machine_of[first[0]] else " \\*"
+                lines.append(f"| {change}{elsewhere} | {value:.4f} | {value - first[1]:+.4f} |")
             lines.append("")
-    return "\n".join([*lines, "One seed, 10,000 images held out.", machines(cells), ""])
+    explained = "One seed, 10,000 images held out. \\*: not on the machine of the first row."
+    return "\n".join([*lines, explained, machines(cells), ""])
 
 
 if __name__ == "__main__":
