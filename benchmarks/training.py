@@ -17,6 +17,8 @@ from machine import RESULTS, described
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from deephash.config import without_import_paths
+
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
 CONF = HERE.parent / "conf"
@@ -79,12 +81,15 @@ def petaflop(overrides: list[str]) -> float:
 
 
 def settings_of(overrides: list[str]) -> str:
-    """A checksum of all settings of a run but where its files lie and phases that it has not."""
+    """A checksum of a run's settings, free of import paths, of where its files lie and of phases
+    that it has not.
+    """
     cfg = composed(overrides)
     for place in [*PLACES, *(f"dataset.{p}" for p in PLACES_OF_DATA if p in cfg.dataset)]:
         OmegaConf.update(cfg, place, None)
     cfg.phase = {name: cfg.phase[name] for name in cfg.phases.order}
-    resolved = json.dumps(OmegaConf.to_container(cfg, resolve=True), sort_keys=True)
+    values = without_import_paths(OmegaConf.to_container(cfg, resolve=True))
+    resolved = json.dumps(values, sort_keys=True)
     return hashlib.sha256(resolved.encode()).hexdigest()[:16]
 
 

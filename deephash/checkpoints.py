@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from deephash import processes
+from deephash.config import without_import_paths
 from deephash.errors import UserError
 from deephash.files import written_whole
 
@@ -51,7 +52,7 @@ def read(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         ) from None
     found = checkpoint.get("deephash", {})
     for key, wanted in identity.items():
-        if found.get(key) != wanted:
+        if without_import_paths(found.get(key)) != without_import_paths(wanted):
             raise UserError(
                 f"{path} is a checkpoint of another model: its {key} is {found.get(key)}, "
                 f"this run's is {wanted}. Start a run of its own, or remove the file."

@@ -232,6 +232,19 @@ def check(place: str, node: Node) -> None:
         raise UserError(f"{place}.{wrong}={given[wrong]}: {reason}.") from None
 
 
+def without_import_paths(values: Any) -> Any:
+    """Plain values with each `_target_` cut to the name of its class or function.
+
+    A key made of these stays valid when a module moves.
+    """
+    if isinstance(values, dict):
+        cut = {key: without_import_paths(value) for key, value in values.items()}
+        if isinstance(cut.get("_target_"), str):
+            cut["_target_"] = cut["_target_"].rpartition(".")[2]
+        return cut
+    return [without_import_paths(value) for value in values] if isinstance(values, list) else values
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"] if part not in ("classify", "hash"))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from deephash import checkpoints, processes
 from deephash.backbones import Standardized
-from deephash.config import Augment, ClassifyPhase, HashPhase, build
+from deephash.config import Augment, ClassifyPhase, HashPhase, build, without_import_paths
 from deephash.curves import LOG_EVERY, Curves, EpochLines, Row, replay, rewriting
 from deephash.data.datamodule import HashingData
 from deephash.data.image_set import ImageSet
@@ -89,10 +89,10 @@ class Training:
             UserError: a checkpoint is corrupt or of another model, or the training failed in a way
                 that a setting mends.
         """
-        determined_by = _digest(self.pretraining_identity)
+        determined_by = _digest(without_import_paths(dict(self.pretraining_identity)))
         for name, phase in phases.items():
             began = time.perf_counter()
-            determined_by = _digest([determined_by, phase.model_dump()])
+            determined_by = _digest([determined_by, without_import_paths(phase.model_dump())])
             pl.seed_everything(derived_seed(self.seed, name), verbose=False)
             module = self._module(name, phase)
             curves = Curves(name, first_step=int(self.rows[-1]["step"]) if self.rows else 0)
