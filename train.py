@@ -10,22 +10,22 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from deephash.command_line import command_line
-from deephash.errors import UserError
-from deephash.folder import in_a_sweep
-from deephash.run import run
-from deephash.search import search
-from deephash.sweep import one_of_many
+from deephash.cli.errors import command_line
+from deephash.core.errors import UserError
+from deephash.experiment.run import run
+from deephash.experiment.run_dir import is_multirun
+from deephash.experiment.sweep import run_sweep_job
+from deephash.experiment.tuning import search
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float:
     """Run what `cfg` says; return the validation mAP, the objective of sweepers."""
     with command_line():
-        if in_a_sweep() and cfg.get("search"):
+        if is_multirun() and cfg.get("search"):
             raise UserError("-m with search=optuna: a search begins its runs itself. Leave -m out.")
-        if in_a_sweep():
-            return one_of_many(cfg, Path(HydraConfig.get().runtime.output_dir))
+        if is_multirun():
+            return run_sweep_job(cfg, Path(HydraConfig.get().runtime.output_dir))
         return search(cfg) if cfg.get("search") else run(cfg)
 
 

@@ -19,9 +19,8 @@ import torch
 from machine import FASTEST_OF, described, machine, write
 
 from deephash.data.datamodule import HashingData
-from deephash.data.decoding import decoded
+from deephash.data.files.decoding import decode_image
 from deephash.data.image_set import ImageSet
-from deephash.data.images import images
 from deephash.data.splits import Split
 
 SIZES = (64, 224)
@@ -49,8 +48,8 @@ def main() -> None:
                 "workers": arguments.workers,
                 "tolerated": 0.1,
             }
-            asked = images(**settings, keep_decoded=False)
-            kept = images(**settings, keep_decoded=True)
+            asked = images(**settings, cache_decoded=False)
+            kept = images(**settings, cache_decoded=True)
             in_memory = replace(kept, images=kept.images[torch.arange(len(kept))])
             ways: dict[str, Callable[[], int]] = {
                 "bare decoder": partial(bare, asked, arguments.workers),
@@ -90,7 +89,7 @@ def bare(image_set: ImageSet, workers: int) -> int:
 def loop(paths: np.ndarray, size: int) -> None:
     """The decoder alone."""
     for path in paths:
-        decoded(path, size)
+        decode_image(path, size)
 
 
 def epochs(image_set: ImageSet, *, times: int) -> int:

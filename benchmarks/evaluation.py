@@ -14,10 +14,11 @@ import torch
 from machine import FASTEST_OF, described, machine, timed, write
 from torchmetrics.retrieval import RetrievalMAP
 
-from deephash.codes import pack
 from deephash.hamming import distance_histogram
-from deephash.metrics import average_precision, code_health
-from deephash.ranking import Ranking, evaluate_ranking
+from deephash.hamming.codes import pack
+from deephash.metrics.average_precision import average_precision
+from deephash.metrics.code_health import code_health
+from deephash.metrics.ranking import Ranking, evaluate_codes
 
 QUERIES, ITEMS, BITS, CLASSES, FLIPPED = 10_000, 60_000, 48, 10, 0.2  # the size of CIFAR-10
 GROWTH = [  # queries, items, bits: each grows alone
@@ -129,7 +130,7 @@ def growth(seed: int, queries: int, items: int, bits: int) -> dict[str, float]:
 
 def evaluated(pairs: tuple[Any, ...], *, database_order: bool) -> Ranking:
     """All figures."""
-    return evaluate_ranking(*pairs, ks=KS, radius=RADIUS, database_order=database_order)
+    return evaluate_codes(*pairs, ks=KS, radius=RADIUS, database_order=database_order)
 
 
 def public_loop(codes: Codes) -> float:

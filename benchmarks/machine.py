@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deephash.files import write_json, written_whole
-from deephash.report import processor
+from deephash.core.io import atomic_write, write_json
+from deephash.experiment.report import processor
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FASTEST_OF = 5  # repeats of what is timed
@@ -59,6 +59,6 @@ def finished(name: str, where: dict[str, Any]) -> dict[str, Any]:
 def write(name: str, figures: dict[str, Any], table: str) -> None:
     """Write results/NAME.json and results/NAME.md, and print the table."""
     write_json(RESULTS / f"{name}.json", figures)
-    with written_whole(RESULTS / f"{name}.md") as part:
+    with atomic_write(RESULTS / f"{name}.md") as part:
         part.write_text(table)
     print(table)

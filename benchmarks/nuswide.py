@@ -23,10 +23,10 @@ from machine import described, machine, write
 from PIL import Image
 
 from deephash.data.datamodule import HashingData
-from deephash.data.nuswide import nuswide
-from deephash.data.nuswide_files import CONCEPTS, FREQUENT
+from deephash.data.datasets.nuswide import nuswide
+from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
 from deephash.data.protocols import per_class
-from deephash.data.splits import with_validation
+from deephash.data.splits import hold_out_validation
 
 SIZE = 64
 ROWS = [("official files", "tc21"), ("lists", "tc21"), ("official files", "tc10"),
@@ -115,7 +115,7 @@ def loaded(work: Path, files: str, subset: str) -> dict[str, object]:
         order=None,
         subset=subset,  # type: ignore[arg-type]
         size=SIZE,
-        keep_decoded=True,
+        cache_decoded=True,
         decoded_dir=str(work / "decoded"),
         workers=os.cpu_count(),
         tolerated=0.0,
@@ -128,7 +128,7 @@ def loaded(work: Path, files: str, subset: str) -> dict[str, object]:
     assert len(image_set) == PUBLISHED[subset]
     after_loading = anonymous_memory()
     split = per_class(image_set, 0, queries=10, train=None, train_in_database=True)
-    split = with_validation(split, labels, share=0.05, database=5000, seed=0)
+    split = hold_out_validation(split, labels, share=0.05, database=5000, seed=0)
     settings = {"batch_size": 250, "eval_batch_size": 1000, "translate": 6, "flip": True}
     data = HashingData(image_set, split, **settings, cutout=0, seed=0)  # type: ignore[arg-type]
     began = time.perf_counter()

@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from machine import described, machine, write
 
-from deephash import processes
+from deephash.core import distributed
 
 PROCESSES, REPEATS = (1, 2, 4), 30
 ROWS, BITS = 256, 64  # of a process's share of a batch
@@ -76,7 +76,7 @@ def _process(rank: int, count: int, meeting: str, found: Any) -> None:
     logits = torch.randn(ROWS, BITS, requires_grad=True)
 
     def gather() -> None:
-        processes.gathered(logits, ROWS * count).sum().backward()
+        distributed.all_gather_with_grad(logits, ROWS * count).sum().backward()
 
     milliseconds = {"gather, forward and backward": _median(gather)}
     for name, size in PARAMETERS.items():

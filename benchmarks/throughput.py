@@ -23,13 +23,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 from training import composed
 
-from deephash.backbones import Standardized
-from deephash.curves import Curves
-from deephash.data.augment import augmented
+from deephash.backbones import NormalizedBackbone
+from deephash.data.augment import augment
 from deephash.data.datamodule import HashingData, ShuffledBatches
 from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.splits import Split
-from deephash.module import Classify
+from deephash.training.callbacks import Curves
+from deephash.training.modules import Classifier
 
 ROWS = {  # overrides; channels, side and number of images
     "CIFAR-10, resnet_small": (["dataset=cifar10"], 3, 32, 5_000),
@@ -84,7 +84,7 @@ def changed_steps(turns: int, precision: str) -> dict[str, float]:
     return {change: statistics.median(values) for change, values in speeds.items()}
 
 
-class ChannelsFirst(Standardized):
+class ChannelsFirst(NormalizedBackbone):
     """In torch's own layout."""
 
     def __init__(self, net: torch.nn.Module, mean: Tensor, std: Tensor) -> None:
@@ -92,16 +92,16 @@ class ChannelsFirst(Standardized):
         self.backbone.to(memory_format=torch.contiguous_format)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See `Standardized`."""
+        """See `NormalizedBackbone`."""
         return self.backbone(self.standardized(images).contiguous()).to(self.mean)
 
 
-def backbone(cfg: DictConfig, image_set: ImageSet) -> Standardized:
+def backbone(cfg: DictConfig, image_set: ImageSet) -> NormalizedBackbone:
     """The recipe's net, on uint8 images."""
     _, channels, height, width = image_set.images.shape
     net = instantiate(cfg.backbone, channels, (height, width))
     everything = np.arange(len(image_set.images))
-    return Standardized(net, *channel_statistics(image_set.images, everything))
+    return NormalizedBackbone(net, *channel_statistics(image_set.images, everything))
 
 
 def random_images(channels: int, side: int, n: int) -> ImageSet:
@@ -120,7 +120,7 @@ def random_images(channels: int, side: int, n: int) -> ImageSet:
 
 
 def lightning_epoch(
-    image_set: ImageSet, net: Standardized, cfg: DictConfig, precision: Any
+    image_set: ImageSet, net: NormalizedBackbone, cfg: DictConfig, precision: Any
 ) -> float:
     """As a run pre-trains: data module, module, curves."""
     phase = cfg.phase.pretrain
@@ -134,7 +134,7 @@ def lightning_epoch(
         **cfg.augment,
         seed=0,
     )
-    module = Classify(
+    module = Classifier(
         net,
         len(image_set.classes),
         multi_label=False,
@@ -160,7 +160,9 @@ def lightning_epoch(
     return curves.rows[-1]["pretrain/images_per_second"]
 
 
-def bare_epoch(image_set: ImageSet, net: Standardized, cfg: DictConfig, precision: str) -> float:
+def bare_epoch(
+    image_set: ImageSet, net: NormalizedBackbone, cfg: DictConfig, precision: str
+) -> float:
     """The same by hand, without schedule and curves."""
     phase = cfg.phase.pretrain
     classifier = torch.nn.Linear(net.num_features, len(image_set.classes))
@@ -170,7 +172,7 @@ def bare_epoch(image_set: ImageSet, net: Standardized, cfg: DictConfig, precisio
     net.train()
     began = time.perf_counter()
     for indices in ShuffledBatches(np.arange(len(image_set.images)), phase.batch_size, seed=0):
-        images = augmented(image_set.images[indices], indices, **cfg.augment, seed=0, epoch=0)
+        images = augment(image_set.images[indices], indices, **cfg.augment, seed=0, epoch=0)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             features = net(images)
         logits = classifier(features)

@@ -17,7 +17,7 @@ from machine import RESULTS, described
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
-from deephash.config import without_import_paths
+from deephash.core.instantiate import without_import_paths
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"

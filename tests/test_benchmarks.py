@@ -8,7 +8,7 @@ from conftest import composed, options
 from machine import RESULTS
 from training import current_cells, finished_cells, petaflop, settings_of
 
-from deephash.config import checked
+from deephash.experiment.settings import checked
 
 ROWS = [recipe for rows in quality.TABLES.values() for recipe in rows.values()]
 ROWS += own_images.ROWS.values()

@@ -3,7 +3,8 @@
 import pytest
 from conftest import CONF, composed, options
 
-from deephash.config import build, check, checked
+from deephash.core.instantiate import build, check_node
+from deephash.experiment.settings import checked
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
@@ -13,10 +14,10 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
 def test_every_choice_is_valid(choice: str) -> None:
     settings = checked(composed(choice))
     for place in ("dataset", "protocol", "backbone", "method", "logger"):
-        check(place, getattr(settings, place))
-    check("trainer", {**settings.trainer, "precision": "32-true"})  # "auto" is the run's own
+        check_node(place, getattr(settings, place))
+    check_node("trainer", {**settings.trainer, "precision": "32-true"})  # "auto" is the run's own
     for phase in settings.ordered_phases().values():
-        check("optimizer", phase.optimizer)
+        check_node("optimizer", phase.optimizer)
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))

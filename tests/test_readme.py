@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from conftest import QUICK, ROOT, composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from pictures import class_folders, labels_of_nuswide, official_nuswide
+from sample_images import class_folders, labels_of_nuswide, official_nuswide
 
-from deephash.config import checked
-from deephash.data.nuswide_files import CONCEPTS, FREQUENT
+from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
+from deephash.experiment.settings import checked
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)

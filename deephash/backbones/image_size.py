@@ -1,6 +1,6 @@
 """Nets that halve their maps need images of some size."""
 
-from deephash.errors import UserError
+from deephash.core.errors import UserError
 
 
 def check_image_size(name: str, image_size: tuple[int, int], least: int) -> None:

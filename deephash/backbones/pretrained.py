@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deephash.errors import UserError
+from deephash.core.errors import UserError
 
 
 def timm_model(

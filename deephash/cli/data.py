@@ -10,17 +10,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deephash.command_line import command_line, composed
-from deephash.config import Settings, build, checked
-from deephash.console import quiet_libraries
+from deephash.cli.errors import command_line, composed
+from deephash.core.errors import UserError
+from deephash.core.instantiate import build
+from deephash.core.io import write_json
 from deephash.data.audit import Audit, Pair
 from deephash.data.audit import audit as audited
+from deephash.data.files.split_lists import from_lists
 from deephash.data.image_set import ImageSet
-from deephash.data.listed import from_lists
-from deephash.data.splits import Split, with_validation
-from deephash.data.written_split import FACTS, PARTS, differences, write
-from deephash.errors import UserError
-from deephash.files import write_json
+from deephash.data.split_files import FACTS, PARTS, differences, write
+from deephash.data.splits import Split, hold_out_validation
+from deephash.experiment.console import quiet_libraries
+from deephash.experiment.settings import Settings, checked
 
 SHOWN = 10  # lines of each kind
 LEAKS = {
@@ -84,7 +85,7 @@ def _as_trained(overrides: Sequence[str]) -> tuple[ImageSet, Split]:
     """Images and split of a run, but with the copies of queries, which a run leaves out."""
     settings = _settings(overrides)
     image_set = build("dataset", settings.dataset)
-    split = with_validation(
+    split = hold_out_validation(
         build("protocol", settings.protocol, image_set, settings.seed),
         image_set.labels.numpy(),
         share=settings.validation.share,

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deephash.codes import pack, sign
-from deephash.data.image_files import Hashes, ImageFiles
+from deephash.data.files.decoded_cache import Hashes, ImageFiles
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
 from deephash.hamming import knn
+from deephash.hamming.codes import pack, sign
 
 PARTS = ("query", "train", "validation", "database")
 

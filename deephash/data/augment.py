@@ -12,7 +12,7 @@ from torch import Tensor
 Flip = Literal[False, True, "alternating"]
 
 
-def augmented(
+def augment(
     images: Tensor,
     indices: Tensor,
     *,

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from deephash import processes
-from deephash.data.augment import Flip, augmented
-from deephash.data.image_files import ImageFiles
+from deephash.core import distributed
+from deephash.core.seeds import derived_seed
+from deephash.data.augment import Flip, augment
+from deephash.data.files.decoded_cache import ImageFiles
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
-from deephash.seeds import derived_seed
 
 
 class Batch(TypedDict):
@@ -85,7 +85,9 @@ class HashingData(pl.LightningDataModule):
 
     def loader(self, indices: np.ndarray) -> DataLoader:
         """Batches of this process's share of these images, in order."""
-        batches = list(processes.share(torch.from_numpy(indices)).split(self.eval_batch_size))
+        batches = list(
+            distributed.local_shard(torch.from_numpy(indices)).split(self.eval_batch_size)
+        )
         return self._loader(self.source, batches)
 
     def _loader(self, source: Dataset, batches: Iterable[Tensor]) -> DataLoader:
@@ -104,7 +106,7 @@ class HashingData(pl.LightningDataModule):
         """Augment training images, on the device."""
         if not (self.serves_images and self.trainer is not None and self.trainer.training):
             return batch
-        images = augmented(
+        images = augment(
             batch["inputs"],
             batch["indices"],
             translate=self.translate,
@@ -156,7 +158,7 @@ class Shares(Dataset):
 
     def __getitem__(self, indices: Tensor) -> Batch:
         indices = self.source.moved(indices)
-        batch = self.source[processes.share(indices)]
+        batch = self.source[distributed.local_shard(indices)]
         return {**batch, "labels": self.source.labels[indices]}
 
 

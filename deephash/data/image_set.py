@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deephash.data.image_files import Hashes, ImageFiles, content_hash
+from deephash.data.files.decoded_cache import Hashes, ImageFiles, content_hash
 
 IMAGES_COUNTED = 2**16
 

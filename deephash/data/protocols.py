@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from deephash.core.errors import UserError
+from deephash.core.seeds import derived_seed
+from deephash.data.files.cleaning import tell
 from deephash.data.image_set import ImageSet
-from deephash.data.listing import tell
-from deephash.data.splits import Split, share_of_each, strata
-from deephash.errors import UserError
-from deephash.seeds import derived_seed
+from deephash.data.splits import Split, strata, stratified_sample
 
 
 def test_vs_train(image_set: ImageSet, seed: int) -> Split:
@@ -100,7 +100,7 @@ def stratified(image_set: ImageSet, seed: int, *, queries: float) -> Split:
     _tell_of_given_split(image_set)
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
     every = np.arange(len(image_set))
-    query = share_of_each(every, strata(image_set.labels.numpy()), queries, rng)
+    query = stratified_sample(every, strata(image_set.labels.numpy()), queries, rng)
     if not 0 < queries < 1 or not 0 < len(query) < len(image_set):
         raise UserError(
             f"protocol.queries={queries} makes {len(query)} of the {len(image_set)} images of "

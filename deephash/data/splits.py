@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from deephash.core.errors import UserError
+from deephash.core.seeds import derived_seed
 from deephash.data.image_set import ImageSet
-from deephash.errors import UserError
-from deephash.seeds import derived_seed
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def strata(labels: np.ndarray) -> npt.NDArray[np.int64]:
     return rarest_first[(labels[:, rarest_first] > 0).argmax(axis=1)]
 
 
-def share_of_each(
+def stratified_sample(
     indices: np.ndarray, stratum: np.ndarray, share: float, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Some of `indices`: of each stratum that share, at least one image, and never all."""
@@ -61,7 +61,7 @@ def share_of_each(
     return np.sort(np.concatenate(chosen))
 
 
-def with_validation(
+def hold_out_validation(
     split: Split, labels: np.ndarray, *, share: float, database: int, seed: int
 ) -> Split:
     """Hold `share` of the training images of each class out for validation.
@@ -79,7 +79,7 @@ def with_validation(
         UserError: no image is left for either.
     """
     rng = np.random.default_rng(derived_seed(seed, "validation"))
-    validation = share_of_each(split.train, strata(labels), share, rng)
+    validation = stratified_sample(split.train, strata(labels), share, rng)
     train = np.setdiff1d(split.train, validation)
     if not len(train) or not len(validation):
         raise UserError(
@@ -90,9 +90,9 @@ def with_validation(
     return replace(split, train=train, validation=validation, validation_database=ranked)
 
 
-def without_copies(image_set: ImageSet, split: Split) -> Split:
+def drop_query_duplicates(image_set: ImageSet, split: Split) -> Split:
     """The split without what has the very pixels of a query, in database and training set."""
-    copied = copies_of_queries(image_set, split)
+    copied = find_query_duplicates(image_set, split)
     return replace(
         split,
         train=split.train[~copied[split.train]],
@@ -100,7 +100,7 @@ def without_copies(image_set: ImageSet, split: Split) -> Split:
     )
 
 
-def copies_of_queries(image_set: ImageSet, split: Split) -> npt.NDArray[np.bool_]:
+def find_query_duplicates(image_set: ImageSet, split: Split) -> npt.NDArray[np.bool_]:
     """Which images are no queries and have the very pixels of one: (n,)."""
     copied = np.isin(image_set.contents, image_set.contents[split.query])
     copied[split.query] = False

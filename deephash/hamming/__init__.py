@@ -2,7 +2,7 @@
 
 A ranking by Hamming distance is known, up to the order of ties, from two small histograms per
 query, and with graded relevance from a few more. They cost one popcount a word, add up over shards
-of the database, and hold all that `deephash.metrics` needs. Nothing here builds a matrix of
+of the database, and hold all that `deephash.metrics.average_precision` needs. Nothing here builds a matrix of
 queries x items.
 """
 
@@ -13,7 +13,7 @@ from deephash.hamming.histogram import (
     gain_by_grade,
     graded_histogram,
 )
-from deephash.hamming.nearest import knn
+from deephash.hamming.knn import knn
 
 __all__ = [
     "GradedHistogram",

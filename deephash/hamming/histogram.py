@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from deephash.codes import check_words, pack
 from deephash.hamming import cpu, gpu
+from deephash.hamming.codes import check_words, pack
 from deephash.hamming.words import as_array, as_words
 
 Array = npt.NDArray[Any]

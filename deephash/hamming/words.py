@@ -23,5 +23,7 @@ def as_words(values: Array | Tensor) -> npt.NDArray[np.uint64]:
     """
     array = as_array(values)
     if array.dtype not in (np.uint64, np.int64):
-        raise ValueError(f"words have type {array.dtype}: give uint64 from deephash.codes.pack")
+        raise ValueError(
+            f"words have type {array.dtype}: give uint64 from deephash.hamming.codes.pack"
+        )
     return array.view(np.uint64)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from deephash.methods.base import HashBatch, Method, over_processes, own_rows, shares_label
+from deephash.core.distributed import all_reduce_sum, local_rows
+from deephash.methods.base import HashBatch, Method, shares_label
 
 BITS_AT_ONCE = 8  # bound the memory of the loss: 512 MB for each of its intermediate values,
 PAIRS_AT_ONCE = 2**24  # however long the codes and large the batch
@@ -68,12 +69,12 @@ class Joint(Method):
 
     def loss(self, batch: HashBatch) -> dict[str, Tensor]:
         count = len(batch.logits)
-        parts = own_rows(count, batch.logits.device).split(max(1, PAIRS_AT_ONCE // count))
+        parts = local_rows(count, batch.logits.device).split(max(1, PAIRS_AT_ONCE // count))
         if len(parts) == 1:
             sums = self._sums(batch, parts[0])
         else:
             sums = torch.stack([_recomputed(self._sums, batch, some) for some in parts]).sum(dim=0)
-        return {"loss": mean_over_pairs(over_processes(sums), balanced=self.balanced)}
+        return {"loss": mean_over_pairs(all_reduce_sum(sums), balanced=self.balanced)}
 
     def _sums(self, batch: HashBatch, rows: Tensor) -> Tensor:
         """`sums_over_pairs` of these rows with all."""

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pictures import class_folders, own
 from PIL import Image
+from sample_images import class_folders, own
 
+from deephash.core.errors import UserError
 from deephash.data import audit as module
 from deephash.data.audit import Audit, audit, signatures
-from deephash.data.cifar10 import cifar10
-from deephash.data.digits import digits
-from deephash.data.image_files import all_decoded
+from deephash.data.datasets.cifar10 import cifar10
+from deephash.data.datasets.digits import digits
+from deephash.data.files.decoded_cache import decode_files
+from deephash.data.files.split_lists import from_lists
 from deephash.data.image_set import ImageSet
-from deephash.data.listed import from_lists
 from deephash.data.protocols import per_class, test_vs_train
 from deephash.data.splits import Split
-from deephash.errors import UserError
 
 test_vs_train.__test__ = False  # type: ignore[attr-defined]  # a protocol, not a test
 
@@ -160,7 +160,7 @@ def test_signatures_of_files_that_are_decoded_when_asked_for(tmp_path: Path) -> 
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
     folder = tmp_path / "decoded"
-    files, broken = all_decoded(paths, size=64, keep=False, folder=folder, workers=1)
+    files, broken = decode_files(paths, size=64, keep=False, folder=folder, workers=1)
     assert not broken
     for in_files, in_memory in zip(signatures(files), signatures(images), strict=True):
         np.testing.assert_array_equal(in_files, in_memory)

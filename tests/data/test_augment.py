@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from deephash.data.augment import augmented, random_integers
+from deephash.data.augment import augment, random_integers
 
 IMAGES = torch.arange(40 * 2 * 6 * 7, dtype=torch.int64).view(40, 2, 6, 7)
 INDICES = torch.arange(100, 140)
@@ -18,7 +18,7 @@ def reference(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarra
 
 def test_each_image_is_a_reflected_shift_or_its_mirror_image() -> None:
     seen = set()
-    found = augmented(IMAGES, INDICES, translate=2, flip=True, cutout=0, seed=0, epoch=0)
+    found = augment(IMAGES, INDICES, translate=2, flip=True, cutout=0, seed=0, epoch=0)
     for original, changed in zip(IMAGES.numpy(), found.numpy(), strict=True):
         matches = [
             (down, right, flip)
@@ -36,7 +36,7 @@ def test_depends_on_seed_epoch_and_index_alone() -> None:
     def augment(indices: torch.Tensor = INDICES, seed: int = 0, epoch: int = 0) -> torch.Tensor:
         images = IMAGES[indices - 100]
         some = {"translate": 2, "flip": True, "cutout": 3}
-        return augmented(images, indices, **some, seed=seed, epoch=epoch)
+        return augment(images, indices, **some, seed=seed, epoch=epoch)
 
     order = torch.randperm(40)
     assert torch.equal(augment(INDICES[order]), augment()[order])
@@ -47,7 +47,7 @@ def test_depends_on_seed_epoch_and_index_alone() -> None:
 
 def test_alternating_shows_no_view_twice_in_a_row() -> None:
     def mirrored(epoch: int, seed: int = 0) -> np.ndarray:
-        images = augmented(
+        images = augment(
             IMAGES, INDICES, translate=0, flip="alternating", cutout=0, seed=seed, epoch=epoch
         )
         as_it_is = (images == IMAGES).flatten(1).all(dim=1)
@@ -61,14 +61,14 @@ def test_alternating_shows_no_view_twice_in_a_row() -> None:
 
 
 def test_nothing_asked_changes_nothing() -> None:
-    same = augmented(IMAGES, INDICES, translate=0, flip=False, cutout=0, seed=0, epoch=0)
+    same = augment(IMAGES, INDICES, translate=0, flip=False, cutout=0, seed=0, epoch=0)
     assert torch.equal(same, IMAGES)
 
 
 def test_a_square_is_cut_out_about_any_pixel() -> None:
     images = torch.randint(0, 256, (2000, 3, 8, 9), dtype=torch.uint8)
     images[:, :, 0, 0] = 255  # no image has its mean colour everywhere
-    changed = augmented(
+    changed = augment(
         images, torch.arange(2000), translate=0, flip=False, cutout=3, seed=0, epoch=0
     )
     squares = {

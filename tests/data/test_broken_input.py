@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import class_folders, encoded, own, picture, write_picture
 from PIL import Image
+from sample_images import class_folders, encoded, own, picture, write_picture
 
+from deephash.core.errors import UserError
+from deephash.data.files.cleaning import DecodingOptions, Listing
 from deephash.data.image_set import ImageSet
-from deephash.data.listing import Decoding, Listing
-from deephash.errors import UserError
 
 JPEG = encoded(picture(0))
 LABELLED = "file,label\n0.jpg,a\n1.jpg,b\n"
@@ -244,7 +244,7 @@ def test_a_listing_without_a_row_is_told(tmp_path: Path) -> None:
     labels = np.empty((0, 5), dtype=np.uint8)
     listing = Listing("some", tmp_path, [], [], labels, classes, none)
     with pytest.raises(UserError, match=r"names no image .* classes: sky, sea, sand, sun, …\."):
-        listing.image_set(Decoding(16, False, tmp_path, 1, 0.0))
+        listing.image_set(DecodingOptions(16, False, tmp_path, 1, 0.0))
 
 
 def test_the_numbers_are_told_where_no_report_can_be_written(tmp_path: Path) -> None:

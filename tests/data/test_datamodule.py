@@ -5,21 +5,21 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pictures import class_folders, own
 from pytorch_lightning.callbacks import ModelCheckpoint
+from sample_images import class_folders, own
 
+from deephash.core.errors import UserError
 from deephash.data.datamodule import Batch, HashingData, ShuffledBatches
-from deephash.data.digits import digits
+from deephash.data.datasets.digits import digits
 from deephash.data.image_set import channel_statistics
 from deephash.data.protocols import per_class
-from deephash.data.splits import with_validation
-from deephash.errors import UserError
+from deephash.data.splits import hold_out_validation
 
 
 def data(batch_size: int = 100, **kwargs: object) -> HashingData:
     image_set = digits()
     split = per_class(image_set, 0, queries=30, train=None, train_in_database=True)
-    split = with_validation(split, image_set.labels.numpy(), share=0.1, database=500, seed=0)
+    split = hold_out_validation(split, image_set.labels.numpy(), share=0.1, database=500, seed=0)
     return HashingData(
         image_set,
         split,
@@ -61,11 +61,11 @@ def test_batches_are_cut_out_where_the_images_lie() -> None:
 def test_images_in_files_are_served_as_those_in_memory(keep: bool, tmp_path: Path) -> None:
     """Kept by this process, or decoded anew by two others."""
     source = class_folders(tmp_path / "photos", per_class=20)
-    in_files = own(source, keep_decoded=keep)
+    in_files = own(source, cache_decoded=keep)
     every = torch.arange(len(in_files))
     in_memory = replace(in_files, images=in_files.images[every])
     split = per_class(in_files, 0, queries=2, train=None, train_in_database=True)
-    split = with_validation(split, in_files.labels.numpy(), share=0.1, database=10, seed=0)
+    split = hold_out_validation(split, in_files.labels.numpy(), share=0.1, database=10, seed=0)
     served = []
     for image_set in (in_files, in_memory):
         settings = {"batch_size": 7, "eval_batch_size": 8, "translate": 1, "flip": True}
@@ -79,7 +79,7 @@ def test_images_in_files_are_served_as_those_in_memory(keep: bool, tmp_path: Pat
 
 def test_an_image_lost_in_a_loading_process_is_told_in_a_sentence(tmp_path: Path) -> None:
     source = class_folders(tmp_path / "photos", per_class=20)
-    image_set = own(source, keep_decoded=False)
+    image_set = own(source, cache_decoded=False)
     split = per_class(image_set, 0, queries=2, train=None, train_in_database=True)
     settings = {"batch_size": 7, "eval_batch_size": 8, "translate": 1, "flip": True}
     made = HashingData(image_set, split, **settings, cutout=0, seed=0)
@@ -124,7 +124,7 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen(
     keep: bool, workers: int, tmp_path: Path
 ) -> None:
     source = class_folders(tmp_path / "photos", per_class=12)
-    image_set = own(source, keep_decoded=keep, workers=workers)
+    image_set = own(source, cache_decoded=keep, workers=workers)
     split = per_class(image_set, 0, queries=2, train=None, train_in_database=True)
     settings = {"batch_size": 5, "eval_batch_size": 8, "translate": 2, "flip": True}
 

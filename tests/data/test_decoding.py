@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encoded, picture, planes
 from PIL import Image
+from sample_images import encoded, picture, planes
 
-from deephash.data.decoding import BrokenImageError
+from deephash.data.files.decoding import BrokenImageError
 
 # Columns of red, green and blue, so that turning and mirroring show.
 BARS = Image.fromarray(np.repeat(np.eye(3, dtype=np.uint8) * 250, 8, axis=0)[None].repeat(24, 0))

@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import composed, options
-from pictures import class_folders, labels_of_nuswide, official_nuswide
+from sample_images import class_folders, labels_of_nuswide, official_nuswide
 
-from deephash.config import build, checked
+from deephash.core.instantiate import build
+from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
 from deephash.data.image_set import ImageSet
-from deephash.data.nuswide_files import CONCEPTS, FREQUENT
-from deephash.data.splits import Split, copies_of_queries, with_validation, without_copies
+from deephash.data.splits import (
+    Split,
+    drop_query_duplicates,
+    find_query_duplicates,
+    hold_out_validation,
+)
+from deephash.experiment.settings import checked
 
 DOWNLOADED = {"mnist", "cifar10"}
 NUSWIDE = labels_of_nuswide(rows=400)
@@ -61,7 +67,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     def split(seed: int) -> Split:
         drawn = build("protocol", settings.protocol, image_set, seed)
         share, database = settings.validation.share, settings.validation.database
-        return with_validation(
+        return hold_out_validation(
             drawn, image_set.labels.numpy(), share=share, database=database, seed=seed
         )
 
@@ -111,8 +117,8 @@ def test_split_is_fixed_by_the_seed(loaded: Loaded) -> None:
 def test_no_query_is_copied_in_the_database(loaded: Loaded) -> None:
     image_set, split_of = loaded
     split = split_of(0)
-    assert not copies_of_queries(image_set, split).any()
-    assert without_copies(image_set, split).checksum == split.checksum
+    assert not find_query_duplicates(image_set, split).any()
+    assert drop_query_duplicates(image_set, split).checksum == split.checksum
 
 
 def test_checksum_sees_pixels_and_labels(loaded: Loaded) -> None:

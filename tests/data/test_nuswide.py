@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import labels_of_nuswide, official_nuswide, planes, write_picture
+from sample_images import labels_of_nuswide, official_nuswide, planes, write_picture
 
+from deephash.core.errors import UserError
+from deephash.data.datasets.nuswide import nuswide
+from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT, from_lists
 from deephash.data.image_set import ImageSet
-from deephash.data.nuswide import nuswide
-from deephash.data.nuswide_files import CONCEPTS, FREQUENT, from_lists
-from deephash.errors import UserError
 
 LABELS = labels_of_nuswide()
 
@@ -24,7 +24,7 @@ def load(folder: Path, **settings: Any) -> ImageSet:
         "order": None,
         "subset": "tc21",
         "size": 16,
-        "keep_decoded": True,
+        "cache_decoded": True,
         "decoded_dir": str(folder / "decoded"),
         "workers": 2,
         "tolerated": 0.0,

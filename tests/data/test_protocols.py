@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import composed
 
-from deephash.config import build, checked
+from deephash.core.errors import UserError
+from deephash.core.instantiate import build
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import given, per_class, stratified, test_vs_train
-from deephash.data.splits import strata, with_validation, without_copies
-from deephash.errors import UserError
+from deephash.data.splits import drop_query_duplicates, hold_out_validation, strata
+from deephash.experiment.settings import checked
 
 test_vs_train.__test__ = False  # type: ignore[attr-defined]  # a protocol, not a test
 
@@ -57,7 +58,7 @@ def test_sampled_protocols(name: str, searched: int) -> None:
 def test_validation_is_stratified_and_stays_in_the_database() -> None:
     made = image_set()
     before = test_vs_train(made, seed=0)
-    split = with_validation(before, made.labels.numpy(), share=0.1, database=500, seed=0)
+    split = hold_out_validation(before, made.labels.numpy(), share=0.1, database=500, seed=0)
     assert counts(made, split.validation) == [69] * 10
     assert len(split.validation_database) == 500
     assert np.union1d(split.train, split.validation).tolist() == before.train.tolist()
@@ -84,11 +85,11 @@ def test_an_empty_database_is_refused() -> None:
 def test_copies_of_queries_are_left_out_of_database_and_training() -> None:
     made = image_set()
     split = test_vs_train(made, seed=0)
-    assert without_copies(made, split).checksum == split.checksum
+    assert drop_query_duplicates(made, split).checksum == split.checksum
     copied = split.database[40:43]
     made = image_set()
     made.images[split.query[:3]] = made.images[copied]
-    found = without_copies(made, split)
+    found = drop_query_duplicates(made, split)
     assert found.query.tolist() == split.query.tolist()
     assert found.database.tolist() == np.setdiff1d(split.database, copied).tolist()
     assert found.train.tolist() == np.setdiff1d(split.train, copied).tolist()
@@ -96,7 +97,7 @@ def test_copies_of_queries_are_left_out_of_database_and_training() -> None:
 
 def test_checksum_of_a_split_sees_every_part() -> None:
     made = image_set()
-    split = with_validation(
+    split = hold_out_validation(
         test_vs_train(made, seed=0), made.labels.numpy(), share=0.1, database=500, seed=0
     )
     sums = {split.checksum}
@@ -136,7 +137,7 @@ def test_validation_of_several_labels_has_each_class_in_its_share() -> None:
     made = multi_label()
     before = protocol("hashnet", made, "protocol.queries=300", "protocol.train=2000")
     labels = made.labels.numpy()
-    split = with_validation(before, labels, share=0.1, database=500, seed=0)
+    split = hold_out_validation(before, labels, share=0.1, database=500, seed=0)
     share = labels[split.validation].sum(axis=0) / labels[before.train].sum(axis=0)
     np.testing.assert_allclose(share, 0.1, atol=0.04)
     assert len(split.validation) == pytest.approx(200, abs=5)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import composed, options
 
-from deephash.config import build, checked
+from deephash.core.instantiate import build
+from deephash.experiment.settings import checked
 from deephash.methods.base import HashBatch, Method, shares_label
 
 

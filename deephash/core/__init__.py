@@ -1,0 +1,1 @@
+"""Errors, atomic files, seeds, ranks and collectives, and building what a configuration names."""

@@ -1,0 +1,55 @@
+"""MNIST, through torchvision."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import MNIST
+
+from deephash.core.errors import UserError
+from deephash.data.datasets.download import ensure_downloaded
+from deephash.data.image_set import ImageSet
+
+FILES = [
+    f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+]
+
+
+def mnist(data_dir: str) -> ImageSet:
+    """The 70,000 digits of 28 x 28 pixels, training images first.
+
+    Args:
+        data_dir: holds `MNIST/raw/`, or is where it is downloaded to.
+
+    Raises:
+        UserError: files are missing and cannot be downloaded, or one is truncated.
+    """
+    raw = Path(data_dir) / "MNIST" / "raw"
+    ensure_downloaded("mnist", raw, FILES, lambda: MNIST(data_dir, download=True))
+    for name in FILES:
+        _check_size(raw / name)
+    train, test = MNIST(data_dir, train=True), MNIST(data_dir, train=False)
+    return ImageSet(
+        name="mnist",
+        images=torch.cat([train.data, test.data])[:, None],
+        labels=torch.cat([train.targets, test.targets]),
+        ids=np.array(
+            [f"train/{i}" for i in range(len(train))] + [f"test/{i}" for i in range(len(test))]
+        ),
+        classes=tuple(name.split()[0] for name in train.classes),
+        is_test=np.arange(len(train) + len(test)) >= len(train),
+    )
+
+
+def _check_size(path: Path) -> None:
+    """An IDX file's header says how long it is: type and rank, then the big-endian sizes."""
+    with path.open("rb") as file:
+        header = np.frombuffer(file.read(16).ljust(16, b"\0"), dtype=">i4")
+    rank = int(header[0]) & 0xFF if len(header) else 0
+    expected = 4 + 4 * rank + int(header[1 : 1 + rank].prod()) if rank in (1, 3) else None
+    if expected != path.stat().st_size:
+        raise UserError(
+            f"{path} is corrupt: {path.stat().st_size} bytes"
+            + (f", its header says {expected}" if expected else " without an IDX header")
+            + ". Delete it, and it is downloaded again."
+        )

@@ -1,0 +1,1 @@
+"""Image files and lists of them: decoding, caching, parsing, cleaning."""

@@ -1,0 +1,1 @@
+"""One run from settings to report, sweeps of runs and searches over them."""

@@ -1,0 +1,1 @@
+"""From features and images to binary codes, without a training loop."""

@@ -1,0 +1,1 @@
+"""Retrieval metrics, exact where items tie, and the health of codes."""

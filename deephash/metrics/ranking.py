@@ -1,0 +1,260 @@
+"""Rankings by Hamming distance, evaluated: as a function, and as a metric over batches."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from deephash.hamming import (
+    GradedHistogram,
+    database_order_histogram,
+    distance_histogram,
+    graded_histogram,
+)
+from deephash.hamming.codes import pack, sign
+from deephash.metrics.average_precision import (
+    Counts,
+    Floats,
+    average_precision,
+    average_precision_best,
+    average_precision_retrieved,
+    average_precision_worst,
+    ndcg,
+    precision_at,
+    precision_by_radius,
+    ratio,
+    recall_at,
+    recall_by_radius,
+    weighted_average_precision,
+)
+from deephash.metrics.code_health import code_health
+
+QUERIES_AT_ONCE = 1000  # while their histograms are in the cache
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What `evaluate_codes` found.
+
+    Attributes:
+        scalars: means over the queries that have a relevant item, and the number of the others.
+        precision: mean precision within each Hamming radius 0 to bits, float64 (bits + 1,); an
+            empty ball counts as 0. With `recall` it is the field's hash-lookup curve: every
+            point is a radius one can search, nothing is interpolated, and ties do not matter.
+        recall: mean recall within each radius, float64 (bits + 1,).
+    """
+
+    scalars: dict[str, float]
+    precision: Floats
+    recall: Floats
+
+
+def evaluate_codes(
+    query_words: npt.NDArray[Any] | Tensor,
+    query_labels: npt.NDArray[Any] | Tensor,
+    database_words: npt.NDArray[Any] | Tensor,
+    database_labels: npt.NDArray[Any] | Tensor,
+    bits: int,
+    *,
+    ks: Sequence[int],
+    radius: int,
+    database_order: bool = False,
+) -> Ranking:
+    """Rank the database for each query by Hamming distance and measure the rankings.
+
+    The scalars are `map`, `map_best`, `map_worst`; for each k `map@k`, `map_retrieved@k`,
+    `precision@k` and `recall@k`; for the radius r `precision_radius{r}`, `recall_radius{r}` and
+    `empty_balls_radius{r}`; and `queries_without_relevant`, a count. With `database_order` also
+    `map_database_order` and, for each k, both cut at it: only for comparison with published
+    tables, since it says as much about the order of the files as about the codes.
+
+    Items that share a label with the query are relevant. With multi-hot labels the number of
+    shared labels is the grade of an item, and there are also `ndcg` and `weighted_map` and, for
+    each k, `ndcg@k` and `weighted_map@k`: see `deephash.metrics.average_precision` for the formulas and their
+    sources.
+
+    Args:
+        query_words: packed codes, (q, ceil(bits / 64)), see `deephash.hamming.codes.pack`.
+        query_labels: class indices (q,) or multi-hot (q, c).
+        database_words: packed codes, (n, ceil(bits / 64)).
+        database_labels: class indices (n,) or multi-hot (n, c).
+        bits: length of a code.
+        ks: ranks to cut the ranking at, each at most n.
+        radius: Hamming radius of the balls, 0 to bits.
+        database_order: rank with ties in database order as well, on the CPU.
+
+    Returns:
+        the scalars and the precision-recall curve; NaN where no query has a relevant item.
+
+    Raises:
+        ValueError: a shape does not fit, queries or database are empty, a rank or the radius is
+            out of range, or a query has more than 960 labels.
+    """
+    if not len(query_words) or not len(database_words):
+        raise ValueError(
+            f"there are {len(query_words)} queries and {len(database_words)} database items: "
+            "a ranking needs at least one of each"
+        )
+    if not 0 <= radius <= bits:
+        raise ValueError(f"radius is {radius}: codes of {bits} bits have radii from 0 to {bits}")
+    size = len(database_words)
+    cutoffs = sorted({*ks, size})
+    if not 1 <= cutoffs[0] <= cutoffs[-1] <= size:
+        raise ValueError(f"ks are {list(ks)}: give ranks from 1 to the {size} database items")
+    pairs = (query_words, query_labels, database_words, database_labels, bits)
+    if database_order:
+        items, relevant, sums, hits = database_order_histogram(*pairs, cutoffs=cutoffs)
+    graded = graded_histogram(*pairs) if query_labels.ndim == 2 else None
+    if graded is not None:
+        items, relevant = graded.items, graded.relevant
+    elif not database_order:
+        items, relevant = distance_histogram(*pairs)
+    total = relevant.sum(axis=1)
+
+    def figures_of(some: slice) -> dict[str, Floats]:
+        values = _figures(items[some], relevant[some], ks, radius)
+        if graded is not None:
+            values |= _graded_figures(GradedHistogram._make(part[some] for part in graded), ks)
+        return values
+
+    starts = range(0, len(items), QUERIES_AT_ONCE)
+    parts = [slice(start, start + QUERIES_AT_ONCE) for start in starts]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # numpy lets go of Python's lock
+        figures = list(threads.map(figures_of, parts))
+    values = {name: np.concatenate([part[name] for part in figures]) for name in figures[0]}
+    precision, recall = values.pop("precision"), values.pop("recall")
+    if database_order:
+        values["map_database_order"] = ratio(sums[:, -1], total)
+        for k in ks:
+            column = cutoffs.index(k)
+            some, count = sums[:, column], hits[:, column]
+            values[f"map_database_order@{k}"] = ratio(some, np.minimum(k, total))
+            values[f"map_retrieved_database_order@{k}"] = some / np.maximum(1, count)
+    judged = total > 0
+    scalars = {name: float(_mean(value[judged])) for name, value in values.items()}
+    scalars["queries_without_relevant"] = float(np.count_nonzero(~judged))
+    return Ranking(scalars, _mean(precision[judged]), _mean(recall[judged]))
+
+
+def _figures(items: Counts, relevant: Counts, ks: Sequence[int], radius: int) -> dict[str, Floats]:
+    """What is measured of each query, and its precision and recall by radius (q, bits + 1)."""
+    precision, recall = precision_by_radius(items, relevant), recall_by_radius(relevant)
+    values = {
+        "precision": precision,
+        "recall": recall,
+        "map": average_precision(items, relevant),
+        "map_best": average_precision_best(items, relevant),
+        "map_worst": average_precision_worst(items, relevant),
+        f"precision_radius{radius}": precision[:, radius],
+        f"recall_radius{radius}": recall[:, radius],
+        f"empty_balls_radius{radius}": items[:, : radius + 1].sum(axis=1) == 0,
+    }
+    for k in ks:
+        values |= {
+            f"map@{k}": average_precision(items, relevant, k),
+            f"map_retrieved@{k}": average_precision_retrieved(items, relevant, k),
+            f"precision@{k}": precision_at(items, relevant, k),
+            f"recall@{k}": recall_at(items, relevant, k),
+        }
+    return values
+
+
+def _graded_figures(histogram: GradedHistogram, ks: Sequence[int]) -> dict[str, Floats]:
+    """What is measured of each query where relevance is graded."""
+    items, relevant, grades, gains, by_grade = histogram
+    values = {
+        "ndcg": ndcg(items, gains, by_grade),
+        "weighted_map": weighted_average_precision(items, relevant, grades),
+    }
+    for k in ks:
+        values[f"ndcg@{k}"] = ndcg(items, gains, by_grade, k)
+        values[f"weighted_map@{k}"] = weighted_average_precision(items, relevant, grades, k)
+    return values
+
+
+class HammingRanking(Metric):
+    """`evaluate_codes` and the database's `code_health`, from batches and over processes.
+
+    Only packed codes and labels are kept and gathered. A sampler must not pad: an item that two
+    processes saw counts twice. Each process needs one update of each role, of no rows where it has
+    none.
+
+    Args:
+        bits: length of a code.
+        ks: ranks to cut the ranking at.
+        radius: Hamming radius of the balls.
+        kwargs: see `torchmetrics.Metric`.
+    """
+
+    full_state_update = False
+    query_words: list[Tensor]
+    query_labels: list[Tensor]
+    database_words: list[Tensor]
+    database_labels: list[Tensor]
+
+    def __init__(self, *, bits: int, ks: Sequence[int] = (), radius: int = 2, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.bits, self.ks, self.radius = bits, tuple(ks), radius
+        for state in ("query_words", "query_labels", "database_words", "database_labels"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, labels: Tensor, role: Literal["query", "database"]) -> None:
+        """Add a batch.
+
+        Args:
+            logits: logits or codes, (n, bits); the sign is taken.
+            labels: class indices (n,) or multi-hot (n, c).
+            role: which side of the ranking the batch is on.
+
+        Raises:
+            ValueError: logits are not (n, bits) or NaN, labels have another length, or the role
+                is unknown.
+        """
+        if role not in ("query", "database"):
+            raise ValueError(f"role is {role!r}: give 'query' or 'database'")
+        if logits.shape != (len(labels), self.bits):
+            raise ValueError(
+                f"{role} logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}: "
+                f"give (n, {self.bits}) logits and as many labels"
+            )
+        words = torch.from_numpy(pack(sign(logits)).view(np.int64))  # collectives lack uint64
+        getattr(self, f"{role}_words").append(words.to(logits.device))
+        getattr(self, f"{role}_labels").append(labels)
+
+    def compute(self) -> dict[str, float]:
+        """The scalars of `evaluate_codes` and `code_health` over all batches."""
+        if not len(self.query_words) or not len(self.database_words):  # lists, or gathered tensors
+            raise ValueError("update once with role 'query' and once with 'database' beforehand")
+        query_words, query_labels, database_words, database_labels = (
+            dim_zero_cat(state)
+            for state in (
+                self.query_words,
+                self.query_labels,
+                self.database_words,
+                self.database_labels,
+            )
+        )
+        ranking = evaluate_codes(
+            query_words,
+            query_labels,
+            database_words,
+            database_labels,
+            self.bits,
+            ks=self.ks,
+            radius=self.radius,
+        )
+        return ranking.scalars | code_health(
+            database_words.cpu().numpy().view(np.uint64), self.bits
+        )
+
+
+def _mean(values: npt.NDArray[Any]) -> Any:
+    """Mean over the queries, NaN where there is none."""
+    return values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)
