@@ -1,4 +1,4 @@
-"""Where a benchmark ran, how it is timed, and how its results are written."""
+"""Machine description, timing and result files, shared by all benchmarks."""
 
 import json
 import os
@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deephash.core.io import atomic_write, write_json
-from deephash.experiment.report import processor
+from deephash.experiment.record import processor_name
 
-RESULTS = Path(__file__).resolve().parent / "results"
-FASTEST_OF = 5  # repeats of what is timed
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout
+RESULTS = ROOT / "benchmarks" / "results"
+REPEATS = 5  # of a timed computation
 
 T = TypeVar("T")
 
 
-def machine(*libraries: str) -> dict[str, Any]:
-    """Processor, cores, load and versions."""
+def machine_info(*libraries: str) -> dict[str, Any]:
+    """Processor, cores, load average and versions.
+
+    Args:
+        libraries: packages whose versions are included, besides Python, deephash and torch.
+    """
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "versions": {
@@ -31,34 +36,39 @@ def machine(*libraries: str) -> dict[str, Any]:
     }
 
 
-def described(where: dict[str, Any]) -> str:
-    """One sentence of what `machine` found."""
-    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
-    gpu = f"{where['gpu']}; " if where.get("gpu") else ""
-    return f"{gpu}{where['processor']}, {where['cores']} cores; {versions}."
+def describe_machine(info: dict[str, Any]) -> str:
+    """One sentence for a table, from `machine_info` or the record of a run."""
+    versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
+    gpu = f"{info['gpu']}; " if info.get("gpu") else ""
+    return f"{gpu}{info['processor']}, {info['cores']} cores; {versions}."
 
 
-def timed(compute: Callable[[], T]) -> tuple[T, float]:
-    """What it computes, and the seconds of the fastest of some repeats."""
+def time_fastest(compute: Callable[[], T]) -> tuple[T, float]:
+    """Call `compute` several times; return its value and the seconds of the fastest call."""
     seconds = []
-    for _ in range(FASTEST_OF):
-        began = time.perf_counter()
+    for _ in range(REPEATS):
+        start = time.perf_counter()
         value = compute()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return value, min(seconds)
 
 
-def finished(name: str, where: dict[str, Any]) -> dict[str, Any]:
-    """Cells of an earlier run of a benchmark, none if it ran with other settings or versions."""
+def load_matching_cells(name: str, conditions: dict[str, Any]) -> dict[str, Any]:
+    """The cells of results/NAME.json; empty if they were measured under other conditions.
+
+    Args:
+        name: of the result file, without suffix.
+        conditions: settings and `machine_info`; the load average is not compared.
+    """
     path = RESULTS / f"{name}.json"
-    figures = json.loads(path.read_text()) if path.is_file() else {}
-    same = all(figures.get(key) == where[key] for key in where if key != "load_average")
-    return figures["cells"] if same and figures else {}
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    is_same = all(results.get(k) == v for k, v in conditions.items() if k != "load_average")
+    return results["cells"] if results and is_same else {}
 
 
-def write(name: str, figures: dict[str, Any], table: str) -> None:
+def write_results(name: str, results: dict[str, Any], table: str) -> None:
     """Write results/NAME.json and results/NAME.md, and print the table."""
-    write_json(RESULTS / f"{name}.json", figures)
-    with atomic_write(RESULTS / f"{name}.md") as part:
-        part.write_text(table)
+    write_json(RESULTS / f"{name}.json", results)
+    with atomic_write(RESULTS / f"{name}.md") as path:
+        path.write_text(table)
     print(table)

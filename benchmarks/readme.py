@@ -1,23 +1,28 @@
-"""Put the tables of results/ into the README, between their markers.
+"""Copy the tables of results/ into the README, between their markers.
 
-python benchmarks/readme.py
+python -m benchmarks.readme
 """
 
+import argparse
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.machine import ROOT
+
+TABLE = re.compile(r"(<!-- (benchmarks/\S+) -->)\n.*?<!-- end -->", flags=re.DOTALL)
 
 
 def main() -> None:
-    """Replace what stands between `<!-- benchmarks/results/NAME.md -->` and `<!-- end -->`."""
+    """Replace the text between each `<!-- benchmarks/results/NAME.md -->` and `<!-- end -->`."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     readme = ROOT / "README.md"
+    readme.write_text(TABLE.sub(insert_table, readme.read_text()))
 
-    def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{(ROOT / match[2]).read_text().strip()}\n<!-- end -->"
 
-    pattern = r"(<!-- (benchmarks/\S+) -->)\n.*?<!-- end -->"
-    readme.write_text(re.sub(pattern, table, readme.read_text(), flags=re.DOTALL))
+def insert_table(match: re.Match[str]) -> str:
+    """The marker, the table of its file, and the end marker."""
+    return f"{match[1]}\n{(ROOT / match[2]).read_text().strip()}\n<!-- end -->"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A net without batch norm, so that one process and many compute the same."""
+"""A backbone without batch norm, so that one process and several compute the same."""
 
 from torch import nn
 

@@ -1,35 +1,119 @@
-"""Every file of conf/ composes into valid settings, and every named target exists."""
+"""Every file of conf/ composes into valid settings, and is what a Hydra user expects."""
+
+from pathlib import Path
 
 import pytest
-from conftest import CONF, composed, options
+import yaml
+from conftest import CONF, compose_config, options
+from omegaconf import OmegaConf
 
+from deephash.cli.compose import config_groups
 from deephash.core.instantiate import build, check_node
-from deephash.experiment.settings import checked
+from deephash.experiment.settings import Settings, validate_settings
+from deephash.training.optimization import PhaseOptimization
+from deephash.training.settings import ClassifyPhase
 
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
-CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml"))
+LAYERS = ("recipe", "experiment", "debug")
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_is_valid(choice: str) -> None:
-    settings = checked(composed(choice))
-    for place in ("dataset", "protocol", "backbone", "method", "logger"):
+def settings_of(*overrides: str) -> Settings:
+    return validate_settings(compose_config(*overrides))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_choice_is_valid(file: str) -> None:
+    group, _, name = file.removesuffix(".yaml").rpartition("/")
+    settings = settings_of(f"{group}={name}")
+    for place in ("dataset", "backbone", "method"):
         check_node(place, getattr(settings, place))
+    check_node("protocol", settings.protocol.node())
+    for key, node in settings.logger.items():
+        check_node(f"logger.{key}", node)
     check_node("trainer", {**settings.trainer, "precision": "32-true"})  # "auto" is the run's own
-    for phase in settings.ordered_phases().values():
-        check_node("optimizer", phase.optimizer)
+    for name, phase in settings.ordered_phases().items():
+        for part in ("optimizer", "scheduler"):
+            check_node(f"training.{name}.{part}", getattr(phase, part))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_only_layers_are_global(file: str) -> None:
+    header = (CONF / file).read_text().splitlines()[0]
+    assert (header == "# @package _global_") == (file.partition("/")[0] in LAYERS)
+
+
+def test_every_choice_has_a_line_of_description() -> None:
+    undescribed = [
+        f"{group}={name}"
+        for group, choices in config_groups().items()
+        for name, description in choices.items()
+        if len(description) < 10
+    ]
+    assert not undescribed
+
+
+def test_no_two_choices_of_a_group_are_the_same() -> None:
+    for group in config_groups():
+        contents = [yaml.safe_load((CONF / group / f"{n}.yaml").read_text()) for n in options(group)]
+        twins = [content for i, content in enumerate(contents) if content in contents[:i]]
+        known = [{}, {"defaults": [{"override /dataset": "cifar10"}]}]  # no changes of their own
+        assert not [twin for twin in twins if twin not in known]
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
-def test_a_data_set_brings_its_recipe_and_the_command_line_wins(dataset: str) -> None:
-    assert dataset in options("recipe")
-    chosen = checked(composed(f"dataset={dataset}", "backbone=lenet", "phase.hash.epochs=77"))
-    assert chosen.backbone["_target_"].endswith("LeNet")
-    assert chosen.phase["hash"].epochs == 77
+def test_the_command_line_wins_over_the_recipe(dataset: str) -> None:
+    settings = settings_of(f"dataset={dataset}", "backbone=lenet", "training.hash.epochs=77")
+    assert settings.backbone["_target_"].endswith("LeNet")
+    assert settings.training["hash"].epochs == 77
+
+
+def test_a_data_set_without_a_recipe_gets_the_default() -> None:
+    settings = settings_of("dataset=image_folder")
+    assert settings.training["pretrain"].epochs == 30
+    assert settings.protocol.node()["_target_"].endswith("stratified")
+
+
+def test_a_recipe_for_one_method_on_one_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / "dataset_method"
+    folder.mkdir()
+    recipe = "# @package _global_\ntraining: { hash: { epochs: 9 } }\n"
+    (folder / "mnist_joint.yaml").write_text(recipe)
+    search_path = f"hydra.searchpath=[file://{tmp_path}]"
+    assert settings_of("dataset=mnist", search_path).training["hash"].epochs == 9
+    assert settings_of("dataset=digits", search_path).training["hash"].epochs == 3
+    said = settings_of("dataset=mnist", search_path, "training.hash.epochs=4")
+    assert said.training["hash"].epochs == 4
+
+
+def test_an_optimizer_replaces_the_whole_node() -> None:
+    chosen = OmegaConf.load(CONF / "optimizer" / "adamw.yaml")
+    every = settings_of("optimizer=adamw")
+    assert all(phase.optimizer == chosen for phase in every.training.values())
+    one = settings_of("optimizer@training.hash.optimizer=adamw")
+    recipe = settings_of()
+    assert one.training["pretrain"] == recipe.training["pretrain"]
+    # Of the phase's own: the rate, which the recipe says.
+    assert one.training["hash"].optimizer == {**chosen, "lr": 0.02}
+
+
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_every_optimizer_and_schedule_can_be_built(optimizer: str, scheduler: str) -> None:
+    import torch
+
+    settings = settings_of(f"optimizer={optimizer}", f"scheduler={scheduler}")
+    for name, phase in settings.ordered_phases().items():
+        made = PhaseOptimization(f"training.{name}", phase, torch.float32)
+        assert 0 < made.schedule(0, 10) <= 1
+
+
+def test_validation_belongs_to_the_protocol() -> None:
+    for protocol in options("protocol"):
+        assert 0 < settings_of(f"protocol={protocol}").protocol.validation.fraction < 0.2
 
 
 def test_the_papers_arms() -> None:
-    arms = {name: checked(composed(f"phases={name}")).phases.order for name in options("phases")}
+    arms = {name: settings_of(f"phases={name}").phases.order for name in options("phases")}
     assert arms == {
         "full": ["pretrain", "init", "hash"],
         "pretrained": ["pretrain", "init"],
@@ -38,6 +122,12 @@ def test_the_papers_arms() -> None:
 
 
 def test_the_papers_experiment_uses_the_papers_net() -> None:
-    settings = checked(composed("experiment=cifar10_paper"))
+    settings = settings_of("experiment=cifar10_paper")
     assert settings.dataset["_target_"].endswith("cifar10")
     assert build("backbone", settings.backbone, 3, (32, 32)).num_features == 1024
+
+
+def test_no_default_stands_in_the_code() -> None:
+    fields = {**Settings.model_fields, **ClassifyPhase.model_fields}
+    optional = [name for name, field in fields.items() if not field.is_required()]
+    assert optional == ["tuning"]  # absent unless chosen

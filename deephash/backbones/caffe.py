@@ -1,4 +1,4 @@
-"""The paper's nets, as Caffe has them."""
+"""The backbones of the paper, as defined by Caffe's examples."""
 
 from torch import nn
 
@@ -6,11 +6,24 @@ from deephash.backbones.image_size import check_image_size
 
 
 class LeNet(nn.Sequential):
-    """Caffe's LeNet for MNIST, the paper's net there; 500 features."""
+    """Caffe's LeNet, the paper's backbone for MNIST; 500 features.
+
+    Args:
+        in_chans: channels of the images.
+        image_size: height and width of the images, at least 15 x 15.
+
+    Raises:
+        UserError: the images are too small.
+
+    Example:
+        >>> import torch
+        >>> LeNet(1, (28, 28))(torch.randn(2, 1, 28, 28)).shape
+        torch.Size([2, 500])
+    """
 
     def __init__(self, in_chans: int, image_size: tuple[int, int]) -> None:
-        check_image_size("lenet", image_size, least=15)
-        maps = [_pooled(_pooled(side - 4, 2) - 4, 2) for side in image_size]
+        check_image_size("lenet", image_size, minimum=15)
+        maps = [_pooled_size(_pooled_size(side - 4, 2) - 4, 2) for side in image_size]
         super().__init__(
             nn.Conv2d(in_chans, 20, 5),
             nn.MaxPool2d(2, ceil_mode=True),
@@ -24,11 +37,24 @@ class LeNet(nn.Sequential):
 
 
 class CifarQuick(nn.Sequential):
-    """Caffe's cifar10_quick, the paper's net for CIFAR-10; 1,024 features at 32 x 32."""
+    """Caffe's cifar10_quick, the paper's backbone for CIFAR-10; 1,024 features at 32 x 32.
+
+    Args:
+        in_chans: channels of the images.
+        image_size: height and width of the images, at least 12 x 12.
+
+    Raises:
+        UserError: the images are too small.
+
+    Example:
+        >>> import torch
+        >>> CifarQuick(3, (32, 32))(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 1024])
+    """
 
     def __init__(self, in_chans: int, image_size: tuple[int, int]) -> None:
-        check_image_size("cifar_quick", image_size, least=12)
-        maps = [_pooled(_pooled(_pooled(side, 3), 3), 3) for side in image_size]
+        check_image_size("cifar_quick", image_size, minimum=12)
+        maps = [_pooled_size(_pooled_size(_pooled_size(side, 3), 3), 3) for side in image_size]
         super().__init__(
             nn.Conv2d(in_chans, 32, 5, padding=2),
             nn.MaxPool2d(3, stride=2, ceil_mode=True),
@@ -44,5 +70,6 @@ class CifarQuick(nn.Sequential):
         self.num_features = 64 * maps[0] * maps[1]
 
 
-def _pooled(side: int, kernel: int) -> int:
-    return -(-(side - kernel) // 2) + 1  # Caffe pools with stride 2 and rounds up
+def _pooled_size(side: int, kernel: int) -> int:
+    """Side of the maps after pooling with stride 2; Caffe rounds up."""
+    return -(-(side - kernel) // 2) + 1

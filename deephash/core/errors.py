@@ -1,19 +1,31 @@
-"""Mistakes a user can mend, told in one sentence instead of a stack trace."""
+"""The error for mistakes that the user can fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
-    """A mistake in what was asked for; its message names the value, the place and the fix."""
+class UserError(ValueError):
+    """An invalid argument, setting or file; the message names it, its value, the place and the fix.
+
+    The command line prints the message alone, without a traceback.
+    """
 
     def __str__(self) -> str:
-        # A process that loads images hands its errors on with their trace, in which this is last.
-        return super().__str__().rpartition(f"{__name__}.{type(self).__name__}: ")[2].strip()
+        # A data-loader worker's error is re-raised with the worker's whole traceback as its
+        # message; the traceback's last line holds the original message.
+        prefix = f"{type(self).__module__}.{type(self).__qualname__}: "
+        return super().__str__().rpartition(prefix)[2].strip()
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """`Did you mean 'x'?` with the nearest valid name, or the whole list where none is near."""
+    """Suggest the closest valid name, or list all valid names if none is close.
+
+    Example:
+        >>> did_you_mean("bitz", ["bits", "seed"])
+        "Did you mean 'bits'?"
+        >>> did_you_mean("colour", ["bits", "seed"])
+        'Valid: bits, seed.'
+    """
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"Did you mean '{near[0]}'?" if near else f"Valid: {', '.join(names)}."
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"Did you mean '{matches[0]}'?" if matches else f"Valid: {', '.join(names)}."

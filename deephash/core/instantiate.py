@@ -1,91 +1,169 @@
-"""Building what a configuration node names by `_target_`, its settings checked first."""
+"""Build the object that a configuration node names by `_target_`, after checking its settings.
+
+Hydra and pydantic are imported where they are used, so that importing this module is cheap.
+"""
 
 import inspect
+from importlib import import_module
+from types import ModuleType
 from typing import Any, get_type_hints
-
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_method, instantiate
-from pydantic import ConfigDict, ValidationError, create_model
 
 from deephash.core.errors import UserError, did_you_mean
 
-Node = dict[str, Any]  # names a class or function by `_target_`, beside its settings
+Node = dict[str, Any]  # `_target_`, the import path of a class or function, and keyword settings
 
 
 def build(place: str, node: Node, *args: Any, partial: bool = False, **kwargs: Any) -> Any:
-    """What `node` names by `_target_`, called with its own settings, `args` and `kwargs`.
+    """Call the class or function that `node` names, with the settings of the node.
 
     Args:
-        place: where the node stands in the configuration, for errors.
+        place: where the node stands in the configuration, for error messages.
         node: `_target_` and keyword settings.
-        args: handed to the target before the settings.
-        partial: return a callable that awaits more arguments.
-        kwargs: handed to the target beside the settings.
+        args: positional arguments of the target.
+        partial: return a callable that takes the remaining arguments, instead of calling.
+        kwargs: keyword arguments of the target, in addition to the settings.
+
+    Returns:
+        what the target returns.
 
     Raises:
-        UserError: the target does not exist, or a setting is not of the type that it declares.
+        UserError: the target cannot be imported, or a setting is unknown, of the wrong type, or
+            refused by the target with a ValueError.
+
+    Example:
+        >>> build("fraction", {"_target_": "fractions.Fraction", "denominator": 3}, 2)
+        Fraction(2, 3)
     """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
     check_node(place, node)
     try:
         return instantiate(node, *args, _partial_=partial, _convert_="all", **kwargs)
     except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):  # how a constructor refuses a setting
-            raise UserError(f"{place}: {error.__cause__}") from None
-        raise error.__cause__ or error from None
+        cause = error.__cause__
+        if isinstance(cause, ValueError) and not isinstance(cause, UserError):
+            names_setting = str(cause).partition("=")[0] in node
+            raise UserError(f"{place}{'.' if names_setting else ': '}{cause}") from None
+        raise cause or error from None
 
 
 def check_node(place: str, node: Node) -> None:
-    """Whether `node` can be built: its target exists, and its settings are of the right types.
+    """Check that `node` can be built: its target exists, and its settings have the right types.
+
+    Args:
+        place: where the node stands in the configuration, for error messages.
+        node: `_target_` and keyword settings.
 
     Raises:
-        UserError: see `build`.
+        UserError: the target cannot be imported, or a setting is unknown or of the wrong type.
     """
-    target = node.get("_target_")
-    if not isinstance(target, str):
+    from pydantic import ConfigDict, ValidationError, create_model
+
+    path = node.get("_target_")
+    if not isinstance(path, str):
         raise UserError(f"{place}: no _target_ names a class or function in {node}.")
     try:
-        found = get_class(target) if target.rpartition(".")[2][:1].isupper() else get_method(target)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{place}._target_={target} cannot be imported: {reason}") from None
-    given = {key: value for key, value in node.items() if key != "_target_"}
-    parameters = inspect.signature(found).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    try:
-        hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    except Exception:  # a library's annotations need not resolve
-        hints = {}
-    for name in given:
-        if name not in parameters and not open_ended:
+        target = _import_target(path)
+    except ImportError as error:
+        raise UserError(f"{place}._target_={path} cannot be imported: {error}") from None
+    settings = {key: value for key, value in node.items() if key != "_target_"}
+    parameters = inspect.signature(target).parameters
+    takes_any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in settings:
+        if name not in parameters and not takes_any_keyword:
             raise UserError(
-                f"{place}.{name}: {found.__name__} has no such setting. "
+                f"{place}.{name}: {target.__name__} has no such setting. "
                 + did_you_mean(name, parameters)
             )
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ...) for name in given if name in parameters
-    }
-    model = create_model("Arguments", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
     try:
-        model.model_validate(given)
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except Exception:  # annotations of third-party code cannot always be resolved
+        hints = {}
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ...) for name in settings if name in parameters
+    }
+    model = create_model("Settings", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+    try:
+        model.model_validate(settings)
     except ValidationError as error:
         problem = error.errors()[0]
-        wrong = str(problem["loc"][0])
+        name = str(problem["loc"][0])
         reason = lower_first(problem["msg"])
-        raise UserError(f"{place}.{wrong}={given[wrong]}: {reason}.") from None
+        raise UserError(f"{place}.{name}={settings[name]}: {reason}.") from None
 
 
 def without_import_paths(values: Any) -> Any:
-    """Plain values with each `_target_` cut to the name of its class or function.
+    """Copy nested plain values, with each `_target_` cut to the name of its class or function.
 
-    A key made of these stays valid when a module moves.
+    Keys of results and caches are computed from this copy, so that they stay valid when a module
+    moves.
+
+    Example:
+        >>> without_import_paths({"_target_": "deephash.backbones.LeNet", "widths": [1, 2]})
+        {'_target_': 'LeNet', 'widths': [1, 2]}
     """
     if isinstance(values, dict):
-        cut = {key: without_import_paths(value) for key, value in values.items()}
-        if isinstance(cut.get("_target_"), str):
-            cut["_target_"] = cut["_target_"].rpartition(".")[2]
-        return cut
+        copy = {key: without_import_paths(value) for key, value in values.items()}
+        if isinstance(copy.get("_target_"), str):
+            copy["_target_"] = copy["_target_"].rpartition(".")[2]
+        return copy
     return [without_import_paths(value) for value in values] if isinstance(values, list) else values
 
 
 def lower_first(message: str) -> str:
+    """Lower the first letter, to continue a sentence with `message`."""
     return message[:1].lower() + message[1:]
+
+
+def _import_target(path: str) -> Any:
+    """Import the class or function at a dotted path such as `package.module.Name`.
+
+    Raises:
+        ImportError: there is no such class or function; the message is one sentence that says
+            which part of the path is wrong.
+    """
+    names = path.split(".")
+    if len(names) < 2 or not all(name.isidentifier() for name in names):
+        raise ImportError("give the full import path of a class or function, package.module.Name.")
+    found: Any = _import_module(names[0])
+    for depth, name in enumerate(names[1:], start=1):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            parent = ".".join(names[:depth])
+            is_package = isinstance(found, ModuleType) and hasattr(found, "__path__")
+            submodule = _import_module(f"{parent}.{name}") if is_package else None
+            if submodule is None:
+                public = [key for key in dir(found) if not key.startswith("_")]
+                kind = "module" if isinstance(found, ModuleType) else "class"
+                hint = did_you_mean(name, public)
+                hint = f" {hint}" if hint.startswith("Did") else ""
+                raise ImportError(f"{kind} '{parent}' has no '{name}'.{hint}") from None
+            found = submodule
+    if not callable(found):
+        raise ImportError(f"it is a {type(found).__name__}, not a class or function.")
+    return found
+
+
+def _import_module(name: str) -> ModuleType | None:
+    """Import a module; None if its package exists and has no such module.
+
+    Raises:
+        ImportError: no such package is installed, or the module cannot be imported.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name and "." in name:
+            return None
+        if error.name == name:
+            raise ImportError(
+                f"no package '{name}' is installed. Install it, or add its folder to PYTHONPATH."
+            ) from None
+        if error.name is not None:
+            raise ImportError(f"'{name}' imports '{error.name}', which is not installed.") from None
+        raise ImportError(f"importing '{name}' fails: {error}") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ImportError(f"importing '{name}' fails: {type(error).__name__}: {reason}") from None

@@ -1,10 +1,11 @@
-"""Which process this is. Free of torch: the command line asks before torch is imported."""
+"""Rank and world size, without importing torch: the command line needs them before that."""
 
 import os
 import sys
 
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning, Slurm
-PARENT = os.getppid()  # of a process that Lightning launched: rank zero
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning, Slurm
+WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # set by torchrun, Slurm
+PARENT_PID = os.getppid()  # in a process that Lightning launched, this is rank zero
 
 
 def rank() -> int:
@@ -16,21 +17,20 @@ def rank() -> int:
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the process that writes files."""
+    """Whether this process is the one that writes files."""
     return rank() == 0
 
 
 def parent_is_gone() -> bool:
     """Whether the process that launched this one has ended."""
-    return os.getppid() != PARENT
+    return os.getppid() != PARENT_PID
 
 
 def should_report_error() -> bool:
-    """Whether this process prints errors: rank zero, or rank one where rank zero is gone."""
+    """Whether this process prints errors: rank zero, or rank one if rank zero has ended."""
     return is_rank_zero() or (rank() == 1 and parent_is_gone())
 
 
 def launched_world_size() -> int:
-    """The number of processes that torchrun or Slurm launched; 1 where neither did."""
-    names = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-    return max(int(os.environ.get(name, 1)) for name in names)
+    """The number of processes that torchrun or Slurm launched; 1 if neither did."""
+    return max(int(os.environ.get(name, 1)) for name in WORLD_SIZE_VARIABLES)

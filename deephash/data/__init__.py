@@ -1,1 +1,1 @@
-"""Image sets, their splits, and batches of them."""
+"""Image sets, their splits, and batches of their images."""

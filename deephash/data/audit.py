@@ -1,4 +1,4 @@
-"""What is wrong with a split: queries trained on or searched, copies, unusable rows; and counts."""
+"""Audit of a split: leaks between queries and other parts, duplicates, unusable images, counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deephash.data.files.decoded_cache import Hashes, ImageFiles
+from deephash.data.files.decoded_cache import ImageFiles
+from deephash.data.files.fingerprints import ContentHashes
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
 from deephash.hamming import knn
@@ -17,34 +18,35 @@ from deephash.hamming.codes import pack, sign
 
 PARTS = ("query", "train", "validation", "database")
 
-# What makes a near-duplicate. Of 2,000 photographs (MIML) all were found again after JPEG of
-# quality 50, 70 and 90, also made a tenth smaller or larger, and 98.9 % of them halved; the four
-# pairs found among themselves are copies. So is the one of CIFAR-10 (test/8299, train/35398, in the
-# list of ciFAIR); of MNIST's 10,000 x 60,000 pairs there is none. Thumbnails in colour are worse:
-# JPEG keeps few of the pixels' colours.
-BITS = 8  # of 64, at most, between the hashes
-NEIGHBOURS = 50  # of a query that are looked at, nearest hashes first
-DIFFERENCE = 4.0  # of the thumbnails, root mean square in levels of 255
-OF_CONTRAST = 0.2  # nor more than this part of their contrast: flat images look all the same
-CLEARLY = 2.0  # levels by which a pixel is lighter than the next: JPEG adds less to what is even
+# Thresholds for near-duplicates. Of 2,000 photographs (MIML), all were found again after JPEG
+# compression at quality 50, 70 and 90, also after resizing to 90 % or 110 %, and 98.9 % of them at
+# half size; the four pairs found among the originals are true duplicates. So is the one pair found
+# in CIFAR-10 (test/8299, train/35398; listed by ciFAIR); among the 10,000 x 60,000 pairs of MNIST
+# there is none. Thumbnails in colour find fewer: JPEG reduces the resolution of colours.
+MAX_HASH_DISTANCE = 8  # of 64 bits
+NEIGHBOURS = 50  # nearest hashes that are compared with each query
+MAX_DIFFERENCE = 4.0  # root mean square difference of the thumbnails, in levels of 255
+MAX_RELATIVE_DIFFERENCE = 0.2  # of the lower contrast of both, as flat images all look the same
+MIN_STEP = 2.0  # levels between neighbouring pixels; JPEG adds smaller steps to even areas
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
-SIDE = 16  # of a thumbnail
-IMAGES_AT_ONCE = 256
-QUERIES_AT_ONCE = 500
+THUMBNAIL_SIDE = 16
+IMAGE_CHUNK = 256
+QUERY_CHUNK = 500
 
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A query and an image that it should not meet.
+class Leak:
+    """A query, and an image of another part that is the same or a near-duplicate.
 
     Attributes:
-        query: its id.
-        other: the other's id.
-        parts: of the split that hold the other.
-        difference: of their thumbnails, see `DIFFERENCE`; 0 where the pixels are the same.
+        query: id of the query.
+        other: id of the other image; the same id if the query itself is in another part.
+        parts: parts of the split that contain the other image.
+        difference: root mean square difference of their thumbnails, in levels of 255; 0 if their
+            pixels are equal.
     """
 
     query: str
@@ -55,19 +57,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """Result of an audit.
 
     Attributes:
         name: of the data set.
-        data: its checksum.
-        split: its checksum.
-        sizes: images of each part.
-        classes: images of each class, by part.
-        left_out: rows that are unlabelled, repeated, contradictory, missing or broken, by which.
-        no_images: files that are passed over, because their names are not those of images.
-        copies_in_database: how many of its images have the pixels of another; no leak.
-        leaks: by `id`, of rows that are left out too, by `content` and, where looked for, `near`;
-            none is listed twice.
+        data: checksum of the image set.
+        split: checksum of the split.
+        sizes: number of images of each part.
+        classes: number of images of each class, by part.
+        left_out: images that are unlabelled, repeated, contradictory, missing or broken, by reason.
+        ignored_files: files whose suffix is not that of an image.
+        duplicates_in_database: how many database images have the same pixels as another one there;
+            not a leak.
+        leaks: by `id` (including images that are left out), by `content` (equal pixels) and, if
+            requested, by `near` (near-duplicates); no pair is listed twice.
     """
 
     name: str
@@ -76,56 +79,66 @@ class Audit:
     sizes: dict[str, int]
     classes: dict[str, dict[str, int]]
     left_out: dict[str, list[str]]
-    no_images: list[str]
-    copies_in_database: int
-    leaks: dict[str, list[Pair]]
+    ignored_files: list[str]
+    duplicates_in_database: int
+    leaks: dict[str, list[Leak]]
 
     @property
-    def leaky(self) -> bool:
-        """Whether a query is trained on or searched."""
+    def has_leaks(self) -> bool:
+        """Whether an image that is trained on or searched is also a query."""
         return any(self.leaks.values())
 
 
-def audit(image_set: ImageSet, split: Split, *, near: bool) -> Audit:
-    """Hold each query against all that is trained on or searched.
+def audit(image_set: ImageSet, split: Split, *, near_duplicates: bool) -> Audit:
+    """Compare each query with all images that are trained on or searched.
 
-    O(n) time and 264 bytes an image, n log n for copies; and a comparison of two words for each
-    query and other image. Images in files are decoded once more, unless they are kept.
+    O(n log n) time and 264 bytes per image; near-duplicates take a comparison of two 64-bit words
+    for each pair of a query and another image. Images in files are decoded once more, unless their
+    pixels are cached.
 
     Args:
         image_set: all images.
-        split: of them.
-        near: whether to look for near-duplicates.
+        split: their split.
+        near_duplicates: whether to look for near-duplicates too.
+
+    Example:
+        >>> from deephash.data.datasets.digits import digits
+        >>> from deephash.data.protocols import stratified
+        >>> image_set = digits()
+        >>> split = stratified(image_set, seed=0, query_fraction=0.1)
+        >>> audit(image_set, split, near_duplicates=False).has_leaks
+        False
     """
     parts = {part: split.arrays()[part] for part in PARTS if len(split.arrays()[part])}
     others = np.unique(np.concatenate([split.train, split.validation, split.database]))
-    contents = image_set.contents
-    both = np.intersect1d(split.query, others)
-    leaks = {
-        "id": np.stack([both, both], axis=1),
-        "content": _copies(contents, split.query, others),
+    hashes = image_set.content_hashes
+    in_both = np.intersect1d(split.query, others)
+    pairs = {
+        "id": np.stack([in_both, in_both], axis=1),
+        "content": _find_duplicates(hashes, split.query, others),
     }
-    named = {kind: _named(image_set.ids, pairs, parts) for kind, pairs in leaks.items()}
+    leaks = {kind: _describe_pairs(image_set.ids, found, parts) for kind, found in pairs.items()}
     report = image_set.report or {}
-    elsewhere = report.get("queries_elsewhere", {})
-    named["id"] += [Pair(name, name, held, 0.0) for name, held in elsewhere.items()]
-    if near:
-        pairs, differences = _near(image_set, split.query, others)
-        named["near"] = _named(image_set.ids, pairs, parts, differences)
+    unusable_queries = report.get("queries_in_other_parts", {})
+    leaks["id"] += [Leak(name, name, in_parts, 0.0) for name, in_parts in unusable_queries.items()]
+    if near_duplicates:
+        near_pairs, differences = _find_near_duplicates(image_set, split.query, others)
+        leaks["near"] = _describe_pairs(image_set.ids, near_pairs, parts, differences)
+    unique_in_database = np.unique(hashes[split.database])
     return Audit(
         name=image_set.name,
         data=image_set.checksum,
         split=split.checksum,
         sizes={part: len(indices) for part, indices in parts.items()},
-        classes={part: _class_counts(image_set, indices) for part, indices in parts.items()},
+        classes={part: _count_classes(image_set, indices) for part, indices in parts.items()},
         left_out=report.get("left_out", {}),
-        no_images=report.get("no_images_by_their_names", []),
-        copies_in_database=len(split.database) - len(np.unique(contents[split.database])),
-        leaks=named,
+        ignored_files=report.get("ignored_files", []),
+        duplicates_in_database=len(split.database) - len(unique_in_database),
+        leaks=leaks,
     )
 
 
-def _class_counts(image_set: ImageSet, indices: Indices) -> dict[str, int]:
+def _count_classes(image_set: ImageSet, indices: Indices) -> dict[str, int]:
     labels = image_set.labels.numpy()[indices]
     if labels.ndim == 1:
         counts = np.bincount(labels, minlength=len(image_set.classes))
@@ -134,83 +147,93 @@ def _class_counts(image_set: ImageSet, indices: Indices) -> dict[str, int]:
     return dict(zip(image_set.classes, counts.tolist(), strict=True))
 
 
-def _named(
+def _describe_pairs(
     ids: np.ndarray,
     pairs: Indices,
     parts: Mapping[str, Indices],
     differences: npt.NDArray[np.float32] | None = None,
-) -> list[Pair]:
-    holds = {part: np.isin(pairs[:, 1], held) for part, held in parts.items() if part != "query"}
+) -> list[Leak]:
+    is_in_part = {
+        part: np.isin(pairs[:, 1], indices) for part, indices in parts.items() if part != "query"
+    }
     return [
-        Pair(
+        Leak(
             query=str(ids[query]),
             other=str(ids[other]),
-            parts=[part for part, held in holds.items() if held[row]],
+            parts=[part for part, is_in in is_in_part.items() if is_in[row]],
             difference=0.0 if differences is None else round(float(differences[row]), 2),
         )
         for row, (query, other) in enumerate(pairs)
     ]
 
 
-def _copies(contents: Hashes, query: Indices, others: Indices) -> Indices:
+def _find_duplicates(hashes: ContentHashes, query: Indices, others: Indices) -> Indices:
     """Pairs (m, 2) of a query and another image with the same pixels.
 
-    Each query that has a copy is in one, and so is each copy; of a queries and b copies not all
-    a * b are: a picture that says "not available" would make millions.
+    Every query and every other image with a duplicate is in a pair, but not all pairs are listed:
+    of a placeholder such as "image not available" there may be millions.
     """
-    of_queries = _first_copies(contents, query, others)
-    of_others = _first_copies(contents, others, query)[:, ::-1]
-    pairs = np.unique(np.concatenate([of_queries, of_others]), axis=0)
+    query_pairs = _pair_with_first_duplicate(hashes, query, others)
+    other_pairs = _pair_with_first_duplicate(hashes, others, query)[:, ::-1]
+    pairs = np.unique(np.concatenate([query_pairs, other_pairs]), axis=0)
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def _first_copies(contents: Hashes, images: Indices, among: Indices) -> Indices:
-    """Those of the images that have a copy, and the first of these: (m, 2)."""
-    known, first = np.unique(contents[among], return_index=True)
-    place = np.searchsorted(known, contents[images]).clip(max=len(known) - 1)
-    copied = known[place] == contents[images]
-    return np.stack([images[copied], among[first[place[copied]]]], axis=1)
+def _pair_with_first_duplicate(
+    hashes: ContentHashes, images: Indices, candidates: Indices
+) -> Indices:
+    """Each of `images` that has duplicates among `candidates`, with the first of them: (m, 2)."""
+    unique_hashes, first = np.unique(hashes[candidates], return_index=True)
+    position = np.searchsorted(unique_hashes, hashes[images]).clip(max=len(unique_hashes) - 1)
+    has_duplicate = unique_hashes[position] == hashes[images]
+    duplicates = candidates[first[position[has_duplicate]]]
+    return np.stack([images[has_duplicate], duplicates], axis=1)
 
 
-def _near(
+def _find_near_duplicates(
     image_set: ImageSet, query: Indices, others: Indices
 ) -> tuple[Indices, npt.NDArray[np.float32]]:
-    """Pairs (m, 2) that look the same but are no copies, and their differences (m,)."""
-    words, thumbnails = signatures(image_set.images)
-    searched, k = words[others], min(NEIGHBOURS, len(others))
+    """Pairs (m, 2) that look the same but differ in pixels, and their differences (m,)."""
+    hashes, thumbnails = perceptual_signatures(image_set.images)
+    content_hashes = image_set.content_hashes
+    other_hashes, k = hashes[others], min(NEIGHBOURS, len(others))
     pairs, differences = [], []
-    for some in np.array_split(query, len(query) // QUERIES_AT_ONCE + 1):
-        positions, distances = knn(words[some], searched, k=k)
-        row, rank = np.nonzero(distances <= BITS)
-        both = np.stack([some[row], others[positions[row, rank]]], axis=1)
-        both = both[image_set.contents[both[:, 0]] != image_set.contents[both[:, 1]]]
-        looks = thumbnails[both].astype(np.float32)
+    for chunk in np.array_split(query, len(query) // QUERY_CHUNK + 1):
+        positions, distances = knn(hashes[chunk], other_hashes, k=k)
+        row, rank = np.nonzero(distances <= MAX_HASH_DISTANCE)
+        candidates = np.stack([chunk[row], others[positions[row, rank]]], axis=1)
+        differs = content_hashes[candidates[:, 0]] != content_hashes[candidates[:, 1]]
+        candidates = candidates[differs]
+        looks = thumbnails[candidates].astype(np.float32)
         difference = np.sqrt(((looks[:, 0] - looks[:, 1]) ** 2).mean(axis=1))
         contrast = looks.std(axis=2).min(axis=1)
-        alike = difference < np.minimum(DIFFERENCE, OF_CONTRAST * contrast)
-        pairs.append(both[alike])
-        differences.append(difference[alike])
+        is_near = difference < np.minimum(MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * contrast)
+        pairs.append(candidates[is_near])
+        differences.append(difference[is_near])
     return np.concatenate(pairs), np.concatenate(differences)
 
 
-def signatures(
+def perceptual_signatures(
     images: Tensor | ImageFiles,
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
-    """What near-duplicates are known by; O(n), some images at a time.
+    """Difference hashes and thumbnails, by which near-duplicates are recognised.
+
+    O(n) time; the images are read in chunks.
 
     Args:
-        images: uint8 (n, channels, height, width), one channel or three.
+        images: uint8 (n, channels, height, width) with one channel or three.
 
     Returns:
-        difference hashes, words (n, 1): whether each of 9 x 8 grey pixels is clearly darker than
-        the one to its right; and thumbnails, 16 x 16 grey pixels, (n, 256).
+        Hashes as packed codes, uint64 (n, 1): a bit for each of 8 x 8 neighbouring pairs in a grey
+        image of 9 x 8 pixels, set if the left pixel is clearly darker. And grey thumbnails of 16 x
+        16 pixels, uint8 (n, 256).
     """
-    words, thumbnails = [], []
-    for some in torch.arange(len(images)).split(IMAGES_AT_ONCE):
-        pixels = images[some].float()
+    hashes, thumbnails = [], []
+    for chunk in torch.arange(len(images)).split(IMAGE_CHUNK):
+        pixels = images[chunk].float()
         grey = (pixels * LUMA[:, None, None]).sum(1, True) if pixels.shape[1] == 3 else pixels
         small = F.interpolate(grey, (8, 9), mode="bilinear", antialias=True)[:, 0]
-        words.append(pack(sign((small.diff(dim=2) - CLEARLY).flatten(1))))
-        thumbnail = F.adaptive_avg_pool2d(grey, SIDE).flatten(1)
+        hashes.append(pack(sign((small.diff(dim=2) - MIN_STEP).flatten(1))))
+        thumbnail = F.adaptive_avg_pool2d(grey, THUMBNAIL_SIDE).flatten(1)
         thumbnails.append(thumbnail.round().to(torch.uint8).numpy())
-    return np.concatenate(words), np.concatenate(thumbnails)
+    return np.concatenate(hashes), np.concatenate(thumbnails)

@@ -1,4 +1,4 @@
-"""Whole batches of an image set, for Lightning."""
+"""Lightning data module that serves whole batches of an image set."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypedDict
@@ -18,28 +18,45 @@ from deephash.data.splits import Split
 
 
 class Batch(TypedDict):
-    """What a step sees: n images, and in training the labels of the whole batch."""
+    """A batch of n images. In training, `labels` are those of the whole batch of all processes."""
 
-    inputs: Tensor  # uint8 images (n, c, h, w), or features (n, d) extracted beforehand
-    labels: Tensor  # of these images; in training of those of all processes
+    images: Tensor  # uint8 images (n, c, h, w), or features (n, d) that were extracted beforehand
+    labels: Tensor  # class indices (m,) or multi-hot (m, classes); m = n except in training
     indices: Tensor  # int64 (n,), into the image set
 
 
-class HashingData(pl.LightningDataModule):
-    """Serves one phase's batches: whole uint8 batches in a seeded order, augmented on the device.
+class HashingDataModule(pl.LightningDataModule):
+    """Serves the batches of one training phase, in a seeded order, augmented on the device.
 
     Args:
         image_set: images and labels.
-        split: which of them are what.
-        batch_size: of training, over all processes. Batches of an epoch differ by one image at
-            most, and so do the processes' shares of one; none is dropped or repeated.
-        eval_batch_size: of everything else.
-        translate: pixels, see `augmented`.
-        flip: see there.
-        cutout: see there.
-        seed: fixes order and augmentation.
-        features: float (n, d), one row for each image of the set; given, they are served in the
-            images' place, as they are.
+        split: its split.
+        batch_size: of training, over all processes. The batches of an epoch differ in size by one
+            image at most, and so do their shards; no image is dropped or repeated.
+        eval_batch_size: of all other loaders.
+        translate: largest translation in pixels, see `augment`.
+        flip: whether to flip images, see `augment`.
+        cutout: side of the cut-out square in pixels, see `augment`.
+        seed: of the run, for order and augmentation.
+        features: float (n, d), a row per image of the set; served unchanged in place of the images.
+
+    Example:
+        >>> from deephash.data.datasets.digits import digits
+        >>> from deephash.data.protocols import stratified
+        >>> image_set = digits()
+        >>> data = HashingDataModule(
+        ...     image_set,
+        ...     stratified(image_set, seed=0, query_fraction=0.1),
+        ...     batch_size=100,
+        ...     eval_batch_size=500,
+        ...     translate=1,
+        ...     flip=False,
+        ...     cutout=0,
+        ...     seed=0,
+        ... )
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["images"].shape, batch["labels"].shape
+        (torch.Size([96, 1, 16, 16]), torch.Size([96]))
     """
 
     def __init__(
@@ -57,7 +74,8 @@ class HashingData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.split = split
-        self.source = Source(image_set.images if features is None else features, image_set.labels)
+        images = image_set.images if features is None else features
+        self.dataset = BatchDataset(images, image_set.labels)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.translate = translate
@@ -67,38 +85,38 @@ class HashingData(pl.LightningDataModule):
         self.serves_images = features is None
 
     def setup(self, stage: str) -> None:
-        """Move what is in memory to the device, where the batches are then cut out of it."""
+        """Move images in memory to the device, where batches are then indexed."""
         if self.trainer is not None:
-            self.source = self.source.on(self.trainer.strategy.root_device)
+            self.dataset = self.dataset.to(self.trainer.strategy.root_device)
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training images, in an order that depends on seed and epoch."""
         batches = ShuffledBatches(self.split.train, self.batch_size, self.seed)
-        if self.trainer is not None:  # where a run goes on, workers begin before Lightning says it
+        if self.trainer is not None:
+            # When a run is resumed, workers start before Lightning sets the sampler's epoch.
             progress = self.trainer.fit_loop.epoch_progress.current
             batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
-        return self._loader(Shares(self.source), batches)
+        return self._make_loader(ShardedBatchDataset(self.dataset), batches)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """The validation images, then the database that they are ranked against."""
+        """Loaders of the validation images and of the database that they are ranked against."""
         return [self.loader(self.split.validation), self.loader(self.split.validation_database)]
 
     def loader(self, indices: np.ndarray) -> DataLoader:
-        """Batches of this process's share of these images, in order."""
-        batches = list(
-            distributed.local_shard(torch.from_numpy(indices)).split(self.eval_batch_size)
-        )
-        return self._loader(self.source, batches)
+        """Batches of this process's shard of the images at `indices`, in order."""
+        shard = distributed.local_shard(torch.from_numpy(indices))
+        return self._make_loader(self.dataset, list(shard.split(self.eval_batch_size)))
 
-    def _loader(self, source: Dataset, batches: Iterable[Tensor]) -> DataLoader:
-        in_files = isinstance(self.source.inputs, ImageFiles)
+    def _make_loader(self, dataset: Dataset, batches: Iterable[Tensor]) -> DataLoader:
+        in_files = isinstance(self.dataset.images, ImageFiles)
+        workers = self.dataset.workers
         return DataLoader(
-            source,
+            dataset,
             sampler=batches,
             batch_size=None,
-            num_workers=self.source.workers,
-            # Those of training stay for the next epoch; others are gone before the next begin.
-            persistent_workers=self.source.workers > 0 and isinstance(batches, ShuffledBatches),
+            num_workers=workers,
+            # Training workers are kept for the next epoch; others end before the next ones start.
+            persistent_workers=workers > 0 and isinstance(batches, ShuffledBatches),
             pin_memory=in_files and torch.cuda.is_available(),
         )
 
@@ -107,7 +125,7 @@ class HashingData(pl.LightningDataModule):
         if not (self.serves_images and self.trainer is not None and self.trainer.training):
             return batch
         images = augment(
-            batch["inputs"],
+            batch["images"],
             batch["indices"],
             translate=self.translate,
             flip=self.flip,
@@ -115,70 +133,81 @@ class HashingData(pl.LightningDataModule):
             seed=self.seed,
             epoch=self.trainer.current_epoch,
         )
-        return {**batch, "inputs": images}
+        return {**batch, "images": images}
 
 
-class Source(Dataset):
-    """A data set that is asked for a whole batch at once."""
+class BatchDataset(Dataset):
+    """Data set that is indexed with the indices of a whole batch.
 
-    def __init__(self, inputs: Tensor | ImageFiles, labels: Tensor) -> None:
-        self.inputs = inputs
+    Args:
+        images: uint8 (n, c, h, w), in memory or in files, or features (n, d).
+        labels: class indices (n,) or multi-hot (n, classes).
+    """
+
+    def __init__(self, images: Tensor | ImageFiles, labels: Tensor) -> None:
+        self.images = images
         self.labels = labels
 
     @property
     def workers(self) -> int:
-        """Processes that make batches: where files are decoded; else they would only copy."""
-        if isinstance(self.inputs, ImageFiles) and self.inputs.pixels is None:
-            return self.inputs.workers
+        """Number of loader processes: they pay only where files are decoded in each epoch."""
+        if isinstance(self.images, ImageFiles) and self.images.pixels is None:
+            return self.images.workers
         return 0
 
-    def on(self, device: torch.device) -> "Source":
-        """The same in that device's memory; files stay where they are."""
-        if isinstance(self.inputs, ImageFiles):
+    def to(self, device: torch.device) -> "BatchDataset":
+        """Move images and labels to a device; images in files stay where they are."""
+        if isinstance(self.images, ImageFiles):
             return self
-        return Source(self.inputs.to(device), self.labels.to(device))
+        return BatchDataset(self.images.to(device), self.labels.to(device))
 
-    def moved(self, indices: Tensor) -> Tensor:
-        """Indices to where the labels lie; to a GPU without waiting for what it computes."""
+    def move_indices(self, indices: Tensor) -> Tensor:
+        """Move indices to the device of the labels; to a GPU without waiting for its kernels."""
         device = self.labels.device
         if device.type != "cuda" or indices.is_cuda:
             return indices.to(device)
         return indices.pin_memory().to(device, non_blocking=True)
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        indices = self.moved(indices)
-        return {"inputs": self.inputs[indices], "labels": self.labels[indices], "indices": indices}
+        indices = self.move_indices(indices)
+        return {"images": self.images[indices], "labels": self.labels[indices], "indices": indices}
 
 
-class Shares(Dataset):
-    """Of each batch this process's share, and the labels of all of it."""
+class ShardedBatchDataset(Dataset):
+    """The shard of each batch that this process computes, with the labels of the whole batch."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, dataset: BatchDataset) -> None:
+        self.dataset = dataset
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        indices = self.source.moved(indices)
-        batch = self.source[distributed.local_shard(indices)]
-        return {**batch, "labels": self.source.labels[indices]}
+        indices = self.dataset.move_indices(indices)
+        shard = self.dataset[distributed.local_shard(indices)]
+        return {**shard, "labels": self.dataset.labels[indices]}
 
 
 class ShuffledBatches(Sampler[Tensor]):
-    """Batches of indices, shuffled anew each epoch by (seed, epoch)."""
+    """Batches of indices, shuffled in each epoch by (seed, epoch).
+
+    Args:
+        indices: int64 (n,).
+        batch_size: largest size of a batch; sizes differ by one at most.
+        seed: of the run.
+    """
 
     def __init__(self, indices: np.ndarray, batch_size: int, seed: int) -> None:
         self.indices = torch.from_numpy(indices)
-        self.count = -(-len(indices) // batch_size)
+        self.batch_count = -(-len(indices) // batch_size)
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls it before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.batch_count
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", self.epoch))
         order = torch.randperm(len(self.indices), generator=generator)
-        yield from self.indices[order].tensor_split(self.count)
+        yield from self.indices[order].tensor_split(self.batch_count)

@@ -1,6 +1,6 @@
-"""Evaluation protocols: which images are queries, which are trained on, which are searched."""
+"""Evaluation protocols: which images are queries, training set and database."""
 
-import re
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,106 +8,154 @@ import numpy.typing as npt
 
 from deephash.core.errors import UserError
 from deephash.core.seeds import derived_seed
-from deephash.data.files.cleaning import tell
+from deephash.data.files.names import escape_undecodable
+from deephash.data.files.split_lists import IdIndex, read_list
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split, strata, stratified_sample
 
+logger = logging.getLogger(__name__)
+
 
 def test_vs_train(image_set: ImageSet, seed: int) -> Split:
-    """Queries: the official test images; training set and database: all the others."""
-    del seed  # nothing is drawn
+    """The official test images are queries; all others are training set and database.
+
+    Args:
+        image_set: with an official split.
+        seed: unused, as nothing is drawn.
+
+    Raises:
+        UserError: the image set has no official test images.
+    """
+    del seed
     if not image_set.is_test.any():
         raise UserError(
-            f"protocol=test-vs-train: {image_set.name} has no official test images. "
-            "Use protocol=10-percent."
+            f"protocol=test-vs-train: {image_set.name} has no official test images. Use "
+            "protocol=10-percent (protocols.stratified)."
         )
     train = np.flatnonzero(~image_set.is_test)
-    return _split(train=train, query=np.flatnonzero(image_set.is_test), database=train)
+    return _make_split(train=train, query=np.flatnonzero(image_set.is_test), database=train)
 
 
 def per_class(
-    image_set: ImageSet, seed: int, *, queries: int, train: int | None, train_in_database: bool
+    image_set: ImageSet,
+    seed: int,
+    *,
+    queries_per_class: int,
+    train_per_class: int | None,
+    train_in_database: bool,
 ) -> Split:
-    """Queries and training images drawn from each class, official split or not.
+    """Draw queries and training images from each class, whether there is an official split or not.
 
-    An image of several classes is drawn for one of them; the rarest class draws first.
+    An image with several labels is drawn for one of its classes; the rarest class draws first.
 
     Args:
         image_set: with class indices or multi-hot labels.
-        seed: fixes the draw.
-        queries: how many of each class.
-        train: how many of each class; null: all that are no queries.
-        train_in_database: whether the training images are searched too.
+        seed: of the run.
+        queries_per_class: number of queries of each class.
+        train_per_class: number of training images of each class; None for all but the queries.
+        train_in_database: whether the training images are part of the database.
 
     Raises:
-        UserError: a class has fewer images than asked for.
+        UserError: a class has too few images, or none is left for the database.
+
+    Example:
+        >>> from deephash.data.datasets.digits import digits
+        >>> split = per_class(
+        ...     digits(), 0, queries_per_class=10, train_per_class=50, train_in_database=True
+        ... )
+        >>> len(split.query), len(split.train), len(split.database)
+        (100, 500, 1697)
     """
-    _tell_of_given_split(image_set)
+    _warn_of_official_split(image_set)
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
-    members = _members(image_set.labels.numpy(), len(image_set.classes))
-    in_turn = np.arange(members.shape[1])
+    is_member = _class_membership(image_set.labels.numpy(), len(image_set.classes))
+    class_order = np.arange(is_member.shape[1])
     if image_set.labels.ndim > 1:
-        in_turn = np.argsort(members.sum(axis=0), kind="stable")
-    free = np.ones(len(image_set), dtype=bool)
-    chosen_queries, chosen_train = [], []
-    for index in in_turn:
-        drawn = rng.permutation(np.flatnonzero(members[:, index] & free))
-        wanted = queries + (train or 1)
-        if len(drawn) < wanted:
-            asked = f"protocol.queries={queries} and protocol.train={train}"
+        class_order = np.argsort(is_member.sum(axis=0), kind="stable")
+    is_free = np.ones(len(image_set), dtype=bool)
+    queries, train = [], []
+    for class_index in class_order:
+        candidates = rng.permutation(np.flatnonzero(is_member[:, class_index] & is_free))
+        required = queries_per_class + (train_per_class or 1)
+        if len(candidates) < required:
             raise UserError(
-                f"{asked} ask {wanted} images of class '{image_set.classes[index]}' of "
-                f"{image_set.name}, which has {len(drawn)}. Ask for fewer."
+                f"protocol.queries_per_class={queries_per_class} and protocol.train_per_class="
+                f"{train_per_class} need {required} images of class "
+                f"'{image_set.classes[class_index]}', but {image_set.name} has {len(candidates)}. "
+                "Choose smaller numbers."
             )
-        chosen_queries.append(drawn[:queries])
-        chosen_train.append(drawn[queries : queries + (train or 0)])
-        free[drawn[: queries + (train or 0)]] = False
-    query = np.sort(np.concatenate(chosen_queries))
+        drawn_count = queries_per_class + (train_per_class or 0)
+        queries.append(candidates[:queries_per_class])
+        train.append(candidates[queries_per_class:drawn_count])
+        is_free[candidates[:drawn_count]] = False
+    query = np.sort(np.concatenate(queries))
     others = np.setdiff1d(np.arange(len(image_set)), query)
-    training = np.sort(np.concatenate(chosen_train)) if train else others
-    searched = others if train_in_database else np.setdiff1d(others, training)
-    if not len(searched):
+    training = np.sort(np.concatenate(train)) if train_per_class else others
+    database = others if train_in_database else np.setdiff1d(others, training)
+    if not len(database):
         raise UserError(
-            "protocol: no image is left for the database. Set protocol.train to a number of images "
-            "a class, or protocol.train_in_database=true."
+            f"protocol.train_per_class={train_per_class} and protocol.train_in_database="
+            f"{train_in_database} leave no image for the database. Train on fewer images per "
+            "class, or set protocol.train_in_database=true."
         )
-    return _split(train=training, query=query, database=searched)
+    return _make_split(train=training, query=query, database=database)
 
 
 def at_random(image_set: ImageSet, seed: int, *, queries: int, train: int) -> Split:
-    """Queries drawn from all images, training images from the others, which are the database.
+    """Draw queries from all images, and training images from the others, which are the database.
+
+    Args:
+        image_set: the images.
+        seed: of the run.
+        queries: number of queries.
+        train: number of training images.
 
     Raises:
-        UserError: there are not as many images.
+        UserError: there are too few images.
     """
     if queries + train > len(image_set):
         raise UserError(
-            f"protocol.queries={queries} and protocol.train={train} ask more than the "
-            f"{len(image_set)} images of {image_set.name}. Ask for fewer."
+            f"protocol.queries={queries} and protocol.train={train} need more than the "
+            f"{len(image_set)} images of {image_set.name}. Choose smaller numbers."
         )
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
-    drawn = rng.permutation(len(image_set))
-    training = np.sort(drawn[queries : queries + train])
-    return _split(train=training, query=np.sort(drawn[:queries]), database=np.sort(drawn[queries:]))
+    order = rng.permutation(len(image_set))
+    return _make_split(
+        train=np.sort(order[queries : queries + train]),
+        query=np.sort(order[:queries]),
+        database=np.sort(order[queries:]),
+    )
 
 
-def stratified(image_set: ImageSet, seed: int, *, queries: float) -> Split:
-    """The same share of each class for queries; the rest is both training set and database.
+def stratified(image_set: ImageSet, seed: int, *, query_fraction: float) -> Split:
+    """Draw the same fraction of each class as queries; the rest is training set and database.
+
+    Args:
+        image_set: with class indices or multi-hot labels.
+        seed: of the run.
+        query_fraction: between 0 and 1.
 
     Raises:
-        UserError: that is none or all of the images.
+        UserError: none or all of the images would be queries.
+
+    Example:
+        >>> from deephash.data.datasets.digits import digits
+        >>> split = stratified(digits(), 0, query_fraction=0.1)
+        >>> len(split.query), len(split.train), len(split.database)
+        (179, 1618, 1618)
     """
-    _tell_of_given_split(image_set)
+    _warn_of_official_split(image_set)
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
-    every = np.arange(len(image_set))
-    query = stratified_sample(every, strata(image_set.labels.numpy()), queries, rng)
-    if not 0 < queries < 1 or not 0 < len(query) < len(image_set):
+    indices = np.arange(len(image_set))
+    query = stratified_sample(indices, strata(image_set.labels.numpy()), query_fraction, rng)
+    if not 0 < query_fraction < 1 or not 0 < len(query) < len(image_set):
         raise UserError(
-            f"protocol.queries={queries} makes {len(query)} of the {len(image_set)} images of "
-            f"{image_set.name} queries. Give a share between 0 and 1, and several images a class."
+            f"protocol.query_fraction={query_fraction} makes {len(query)} of the "
+            f"{len(image_set)} images of {image_set.name} queries. Give a fraction between 0 and "
+            "1, and several images per class."
         )
-    others = np.setdiff1d(every, query)
-    return _split(train=others, query=query, database=others)
+    others = np.setdiff1d(indices, query)
+    return _make_split(train=others, query=query, database=others)
 
 
 def given(
@@ -117,110 +165,93 @@ def given(
     queries: str,
     train: str,
     database: str | None,
-    tolerated: float,
+    max_missing_fraction: float,
 ) -> Split:
-    """What lists say: a line an image, its id or its file's name, labels after it or not.
+    """Read the split from lists: one image per line, its id or file name, with or without labels.
 
-    A name may have more folders before it than the id, or fewer, but no others.
+    A name may have more leading folders than the id, or fewer, but no different ones.
 
     Args:
-        image_set: whose ids they are.
-        seed: unused: nothing is drawn.
+        image_set: the images.
+        seed: unused, as nothing is drawn.
         queries: path of a list.
         train: path of a list.
         database: path of a list; None for all images but the queries.
-        tolerated: share of a list that may name images which the set lacks.
+        max_missing_fraction: how many images of a list may be missing from the image set, from 0
+            to 1.
 
     Raises:
-        UserError: a list cannot be read, names too many unknown images or one of several, or a
-            query is trained on or searched.
+        UserError: a list cannot be read, names too many unknown images, a name is ambiguous, or a
+            query is in another part.
     """
     del seed
-    query, training = (_listed(image_set, path, tolerated) for path in (queries, train))
+    index = IdIndex(image_set.ids.tolist())
+
+    def find_rows(path: str) -> npt.NDArray[np.int64]:
+        return _find_listed_rows(Path(path), index, image_set.name, max_missing_fraction)
+
+    query, training = find_rows(queries), find_rows(train)
     searched = np.setdiff1d(np.arange(len(image_set)), query)
     if database is not None:
-        searched = _listed(image_set, database, tolerated)
-    for name, path, indices in (("train", train, training), ("database", database, searched)):
-        both = np.intersect1d(query, indices)
-        if len(both):
+        searched = find_rows(database)
+    for name, path, rows in (("train", train, training), ("database", database, searched)):
+        shared = np.intersect1d(query, rows)
+        if len(shared):
             raise UserError(
-                f"protocol.{name}={path} names {len(both)} of the queries, for example "
-                f"{image_set.ids[both[0]]}. A query must be neither trained on nor searched."
+                f"protocol.{name}={path} names {len(shared)} of the queries, for example "
+                f"{image_set.ids[shared[0]]}. A query must be neither trained on nor searched."
             )
-    return _split(train=training, query=query, database=searched)
+    return _make_split(train=training, query=query, database=searched)
 
 
-def _tell_of_given_split(image_set: ImageSet) -> None:
-    if image_set.is_test.any():
-        tell(
-            f"{image_set.name}: its {image_set.is_test.sum():,} test images are drawn from as all "
-            "others are; protocol=test-vs-train queries with them"
-        )
-
-
-def _listed(image_set: ImageSet, path: str, tolerated: float) -> npt.NDArray[np.int64]:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"protocol: the list {path} cannot be read: {error.strerror}.") from None
-    lines = [line for line in text.split("\n") if line.strip()]
-    position = {name: i for i, name in enumerate(image_set.ids.tolist())}
-    ending: dict[str, list[str]] = {}
-    for name in position:
-        for end in _ends(name):
-            ending.setdefault(end, []).append(name)
-    found = [_row(line, position, ending, path) for line in lines]
-    unknown = [line for line, row in zip(lines, found, strict=True) if row is None]
-    if len(unknown) > tolerated * len(lines) or len(unknown) == len(lines):
+def _find_listed_rows(
+    path: Path, index: IdIndex, dataset_name: str, max_missing_fraction: float
+) -> npt.NDArray[np.int64]:
+    images = read_list(path)
+    if not images:
+        raise UserError(f"{path} names no image.")
+    rows = [index.find_row(image) for image in images]
+    missing = [image.name for image, row in zip(images, rows, strict=True) if row is None]
+    if len(missing) > max_missing_fraction * len(images) or len(missing) == len(images):
         raise UserError(
-            f"protocol: {path} names {len(lines):,} images, of which {image_set.name} lacks "
-            f"{len(unknown):,}, more than protocol.tolerated={tolerated} of them"
-            + (f"; for example {_named(unknown[0])}." if unknown else ".")
+            f"{path} names {len(images):,} images, {len(missing):,} of which are not in "
+            f"{dataset_name}; for example {missing[0]}. Correct the list, or raise "
+            f"protocol.max_missing_fraction={max_missing_fraction}."
         )
-    if unknown:
-        tell(f"{path}: {len(unknown):,} of {len(lines):,} images are not there")
-    listed = np.unique([row for row in found if row is not None])
-    repeated = len(lines) - len(unknown) - len(listed)
-    if repeated:
-        tell(f"{path}: {repeated:,} of {len(lines):,} lines name an image again")
+    shown_path = escape_undecodable(str(path))
+    if missing:
+        logger.warning(
+            "%s: %s of %s images are not in the data set",
+            shown_path,
+            f"{len(missing):,}",
+            f"{len(images):,}",
+        )
+    listed = np.unique([row for row in rows if row is not None])
+    repeated_count = len(images) - len(missing) - len(listed)
+    if repeated_count:
+        logger.warning(
+            "%s: %s of %s lines repeat an image",
+            shown_path,
+            f"{repeated_count:,}",
+            f"{len(images):,}",
+        )
     return listed
 
 
-def _row(
-    line: str, position: dict[str, int], ending: dict[str, list[str]], path: str
-) -> int | None:
-    """The image that a line names: by its id, or by that with fewer folders or with more."""
-    for name in (line.replace("\\", "/"), _named(line)):  # an id may end like labels: "img 1"
-        if name in position:
-            return position[name]
-        ids = ending.get(name, [])
-        if len(ids) > 1:
-            raise UserError(
-                f"protocol: {path} names {name}, which may be {ids[0]} or {ids[1]}. "
-                "Name it with its folder."
-            )
-        near = [*ids, *(end for end in _ends(name) if end in position)]
-        if near:
-            return position[near[0]]
-    return None
+def _warn_of_official_split(image_set: ImageSet) -> None:
+    if image_set.is_test.any():
+        logger.warning(
+            "%s: the official split (%s test images) is not used; protocol=test-vs-train uses it",
+            escape_undecodable(image_set.name),
+            f"{image_set.is_test.sum():,}",
+        )
 
 
-def _named(line: str) -> str:
-    """A line without its labels, with folders as ids have them."""
-    return re.sub(r"(\s+[01])*\s*$", "", line).replace("\\", "/")
+def _class_membership(labels: np.ndarray, class_count: int) -> npt.NDArray[np.bool_]:
+    """Which image is of which class: bool (n, classes)."""
+    return labels > 0 if labels.ndim > 1 else labels[:, None] == np.arange(class_count)
 
 
-def _ends(name: str) -> list[str]:
-    """A name with ever fewer of its folders."""
-    parts = name.split("/")
-    return ["/".join(parts[i:]) for i in range(len(parts))]
-
-
-def _members(labels: np.ndarray, classes: int) -> npt.NDArray[np.bool_]:
-    """Which images are of which class: (n, classes)."""
-    return labels > 0 if labels.ndim > 1 else labels[:, None] == np.arange(classes)
-
-
-def _split(train: np.ndarray, query: np.ndarray, database: np.ndarray) -> Split:
+def _make_split(train: np.ndarray, query: np.ndarray, database: np.ndarray) -> Split:
     none = np.empty(0, dtype=np.int64)
     return Split(train, query, database, validation=none, validation_database=none)

@@ -1,4 +1,4 @@
-"""A split as lists of ids with checksums: written, and held against the images."""
+"""Splits stored as lists of ids with checksums: writing them and comparing them with the images."""
 
 import json
 from pathlib import Path
@@ -8,71 +8,90 @@ import numpy as np
 
 from deephash.core.errors import UserError
 from deephash.core.io import atomic_write, write_json
+from deephash.data.files.split_lists import read_list
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
 
-PARTS = ("query", "train", "database")  # a list each
-FACTS = "split.json"
+PARTS = ("query", "train", "database")  # one list each
+SUMMARY = "split.json"
 
 
-def write(folder: Path, image_set: ImageSet, split: Split, drawn: dict[str, Any]) -> None:
-    """Write a split as lists of ids, which `protocol=given` reads, and what it is as JSON.
+def write_split(folder: Path, image_set: ImageSet, split: Split, origin: dict[str, Any]) -> None:
+    """Write a split as lists of ids, for `protocols.given`, with its sizes and checksums as JSON.
 
     Args:
-        folder: for them.
-        image_set: whose split it is.
-        split: of it; validation is not written.
-        drawn: what it was drawn by, plain values.
+        folder: where `query.txt`, `train.txt`, `database.txt` and `split.json` are written.
+        image_set: the images.
+        split: their split; its validation images are not written.
+        origin: how the split was drawn, as JSON values; added to `split.json`.
 
     Raises:
-        UserError: the folder holds a split, or cannot be written to.
+        UserError: the folder already holds a split, or cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> from deephash.data.datasets.digits import digits
+        >>> from deephash.data.protocols import stratified
+        >>> image_set = digits()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     split = stratified(image_set, seed=0, query_fraction=0.1)
+        ...     write_split(Path(folder), image_set, split, {"seed": 0})
+        ...     find_differences(Path(folder), image_set)
+        []
     """
-    names = [*(f"{part}.txt" for part in PARTS), FACTS]
-    there = [name for name in names if (folder / name).exists()]
-    if there:
+    names = [*(f"{part}.txt" for part in PARTS), SUMMARY]
+    existing = [name for name in names if (folder / name).exists()]
+    if existing:
         raise UserError(
-            f"{folder} already holds {', '.join(there)}. Name another folder, or remove them."
+            f"{folder} already holds {', '.join(existing)}. Name another folder, or remove them."
         )
     try:
         for part in PARTS:
-            lines = "".join(f"{name}\n" for name in image_set.ids[split.arrays()[part]])
+            lines = "".join(f"{image_id}\n" for image_id in image_set.ids[split.arrays()[part]])
             with atomic_write(folder / f"{part}.txt") as path:
                 path.write_bytes(lines.encode("utf-8", "surrogateescape"))
-        write_json(folder / FACTS, _facts(image_set, split) | drawn)
+        write_json(folder / SUMMARY, _summarize(image_set, split) | origin)
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}.") from None
 
 
-def differences(folder: Path, image_set: ImageSet) -> list[str]:
-    """What a written split is not, a sentence each: none where it fits the images and its JSON.
+def find_differences(folder: Path, image_set: ImageSet) -> list[str]:
+    """Compare a stored split with the images and with its own checksums.
+
+    Returns:
+        A sentence for each difference; none if the split fits.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the split cannot be read.
     """
-    said, listed = _read(folder)
-    index = {name: row for row, name in enumerate(image_set.ids.tolist())}
-    wrong, rows = [], {}
-    for part, names in listed.items():
-        unknown = [name for name in names if name not in index]
+    summary = _read_summary(folder / SUMMARY)
+    # Ids stand in the lists exactly as they are, also those that end like labels.
+    listed = {part: [image.text for image in read_list(folder / f"{part}.txt")] for part in PARTS}
+    row_of_id = {image_id: row for row, image_id in enumerate(image_set.ids.tolist())}
+    differences, rows = [], {}
+    for part, ids in listed.items():
+        unknown = [image_id for image_id in ids if image_id not in row_of_id]
         if unknown:
-            wrong.append(
-                f"{part}.txt names {len(unknown):,} images that {image_set.name} lacks, for "
+            differences.append(
+                f"{part}.txt names {len(unknown):,} images that are not in {image_set.name}, for "
                 f"example {unknown[0]}"
             )
-        both = sorted(set(names) & set(listed["query"]))
-        if both and part != "query":
-            wrong.append(f"{part}.txt names {len(both):,} of the queries, for example {both[0]}")
-        rows[part] = np.array(sorted(index[n] for n in names if n in index), dtype=np.int64)
+        queries = sorted(set(ids) & set(listed["query"]))
+        if queries and part != "query":
+            differences.append(
+                f"{part}.txt names {len(queries):,} of the queries, for example {queries[0]}"
+            )
+        rows[part] = np.array(sorted(row_of_id[i] for i in ids if i in row_of_id), dtype=np.int64)
     none = np.empty(0, dtype=np.int64)
     split = Split(rows["train"], rows["query"], rows["database"], none, none)
-    for key, value in _facts(image_set, split).items():
-        if said.get(key) != value:
-            wrong.append(f"{key} is {value}, and {FACTS} says {said.get(key)}")
-    return wrong
+    for key, value in _summarize(image_set, split).items():
+        if summary.get(key) != value:
+            differences.append(f"{key} is {value}, but {SUMMARY} says {summary.get(key)}")
+    return differences
 
 
-def _facts(image_set: ImageSet, split: Split) -> dict[str, Any]:
-    """What is written of a split and checked again."""
+def _summarize(image_set: ImageSet, split: Split) -> dict[str, Any]:
+    """Checksums and sizes: what is written with a split and compared again."""
     sizes = {part: len(split.arrays()[part]) for part in PARTS}
     return {
         "dataset": image_set.name,
@@ -82,22 +101,15 @@ def _facts(image_set: ImageSet, split: Split) -> dict[str, Any]:
     }
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def _read_summary(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads((folder / FACTS).read_text())
-        listed = {part: _lines(folder / f"{part}.txt") for part in PARTS}
+        summary = json.loads(path.read_text())
     except OSError as error:
         raise UserError(
-            f"{error.filename} cannot be read: {error.strerror}. Without --check a split is "
-            "written there."
+            f"{path} cannot be read: {error.strerror}. To write a split there, leave out --check."
         ) from None
     except ValueError as error:
-        raise UserError(f"{folder / FACTS} is no JSON: {error}.") from None
-    if not isinstance(said, dict):
-        raise UserError(f"{folder / FACTS} holds no settings by name.")
-    return said, listed
-
-
-def _lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    return [line for line in text.split("\n") if line]  # a name may hold what else ends a line
+        raise UserError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(summary, dict):
+        raise UserError(f"{path} does not hold a JSON object.")
+    return summary

@@ -1,4 +1,4 @@
-"""Who is what: training set, queries, database, and what is held out for validation."""
+"""Splits of an image set into training images, queries, database and validation images."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -15,8 +15,12 @@ from deephash.data.image_set import ImageSet
 class Split:
     """Index arrays into an image set, each in increasing order.
 
-    `query` is disjoint from all others. `validation` is held out of the training images for curves
-    and model selection: its images are ranked against `validation_database`, some of `train`.
+    Attributes:
+        train: images to train on.
+        query: queries; disjoint from all other parts.
+        database: images that are searched; may include `train` and `validation`.
+        validation: images held out of the training images, for curves and model selection.
+        validation_database: part of `train` that the validation images are ranked against.
     """
 
     train: np.ndarray
@@ -31,7 +35,7 @@ class Split:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over the index arrays."""
+        """SHA-256 of the index arrays."""
         digest = hashlib.sha256()
         for name, indices in self.arrays().items():
             digest.update(name.encode() + indices.astype("<i8").tobytes())
@@ -39,10 +43,17 @@ class Split:
 
 
 def strata(labels: np.ndarray) -> npt.NDArray[np.int64]:
-    """What an image is drawn by: its class or, of several, the rarest; (n,).
+    """The class that stratified sampling counts each image in: its class, or the rarest of several.
 
     Args:
         labels: class indices (n,) or multi-hot (n, classes).
+
+    Returns:
+        Class indices (n,).
+
+    Example:
+        >>> strata(np.array([[1, 0], [1, 1], [1, 0]])).tolist()
+        [0, 1, 0]
     """
     if labels.ndim == 1:
         return labels
@@ -51,57 +62,86 @@ def strata(labels: np.ndarray) -> npt.NDArray[np.int64]:
 
 
 def stratified_sample(
-    indices: np.ndarray, stratum: np.ndarray, share: float, rng: np.random.Generator
+    indices: np.ndarray, stratum: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Some of `indices`: of each stratum that share, at least one image, and never all."""
-    chosen = [np.empty(0, dtype=np.int64)]
-    for one in np.unique(stratum[indices]):
-        members = rng.permutation(indices[stratum[indices] == one])
-        chosen.append(members[: min(max(1, round(share * len(members))), len(members) - 1)])
-    return np.sort(np.concatenate(chosen))
+    """Draw the same fraction of each stratum: at least one image, but never all.
+
+    Args:
+        indices: int64 (m,), the images to draw from.
+        stratum: int64 (n,), the stratum of every image of the set.
+        fraction: from 0 to 1.
+        rng: random generator.
+
+    Returns:
+        The drawn indices, in increasing order.
+
+    Example:
+        >>> classes = np.array([0] * 10 + [1] * 30)
+        >>> drawn = stratified_sample(np.arange(40), classes, 0.1, np.random.default_rng(0))
+        >>> np.bincount(classes[drawn]).tolist()
+        [1, 3]
+    """
+    drawn = [np.empty(0, dtype=np.int64)]
+    for value in np.unique(stratum[indices]):
+        members = rng.permutation(indices[stratum[indices] == value])
+        drawn.append(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
+    return np.sort(np.concatenate(drawn))
 
 
 def hold_out_validation(
-    split: Split, labels: np.ndarray, *, share: float, database: int, seed: int
+    split: Split, labels: np.ndarray, *, fraction: float, database_size: int, seed: int
 ) -> Split:
-    """Hold `share` of the training images of each class out for validation.
+    """Hold a fraction of each class of the training images out for validation.
 
-    They stay in the database, as the protocol says, but are not trained on.
+    These images remain in the database, as the protocol defines it, but are not trained on.
 
     Args:
-        split: without validation.
-        labels: class indices (n,) or multi-hot (n, classes) of the image set.
-        share: of each class, at least one image of several.
-        database: how many of the remaining training images validation ranks, at most.
-        seed: fixes the draw.
+        split: a split without validation images.
+        labels: class indices (n,) or multi-hot (n, classes) of the whole image set.
+        fraction: of each class; at least one image is held out.
+        database_size: how many of the remaining training images are ranked for a validation query,
+            at most.
+        seed: of the run.
 
     Raises:
-        UserError: no image is left for either.
+        UserError: no image is left to train on or to validate on.
+
+    Example:
+        >>> none = np.empty(0, dtype=np.int64)
+        >>> split = Split(np.arange(8), np.arange(8, 10), np.arange(8), none, none)
+        >>> split = hold_out_validation(
+        ...     split, np.arange(10) % 2, fraction=0.25, database_size=5, seed=0
+        ... )
+        >>> len(split.train), len(split.validation), len(split.validation_database)
+        (6, 2, 5)
     """
     rng = np.random.default_rng(derived_seed(seed, "validation"))
-    validation = stratified_sample(split.train, strata(labels), share, rng)
+    validation = stratified_sample(split.train, strata(labels), fraction, rng)
     train = np.setdiff1d(split.train, validation)
     if not len(train) or not len(validation):
         raise UserError(
-            f"validation.share={share} of {len(split.train)} training images leaves "
-            f"{len(train)} to train on and {len(validation)} to validate on. Change it."
+            f"protocol.validation.fraction={fraction} of {len(split.train)} training images leaves "
+            f"{len(train)} to train on and {len(validation)} to validate on. Choose a fraction "
+            "that leaves images for both."
         )
-    ranked = np.sort(rng.permutation(train)[:database])
-    return replace(split, train=train, validation=validation, validation_database=ranked)
+    validation_database = np.sort(rng.permutation(train)[:database_size])
+    return replace(
+        split, train=train, validation=validation, validation_database=validation_database
+    )
 
 
 def drop_query_duplicates(image_set: ImageSet, split: Split) -> Split:
-    """The split without what has the very pixels of a query, in database and training set."""
-    copied = find_query_duplicates(image_set, split)
+    """Remove the images whose pixels equal those of a query from database and training set."""
+    is_duplicate = find_query_duplicates(image_set, split)
     return replace(
         split,
-        train=split.train[~copied[split.train]],
-        database=split.database[~copied[split.database]],
+        train=split.train[~is_duplicate[split.train]],
+        database=split.database[~is_duplicate[split.database]],
     )
 
 
 def find_query_duplicates(image_set: ImageSet, split: Split) -> npt.NDArray[np.bool_]:
-    """Which images are no queries and have the very pixels of one: (n,)."""
-    copied = np.isin(image_set.contents, image_set.contents[split.query])
-    copied[split.query] = False
-    return copied
+    """Which images are not queries but have the same pixels as one: bool (n,)."""
+    is_duplicate = np.isin(image_set.content_hashes, image_set.content_hashes[split.query])
+    is_duplicate[split.query] = False
+    return is_duplicate

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal beside its progress."""
+"""What a run shows on the terminal."""
 
 import logging
 import warnings
@@ -7,17 +7,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from deephash.experiment.settings import Settings
 
-SHOWN = {
+DESCRIPTIONS = {
     "map": "mAP, expected over tie orders",
     "map_best": "mAP, best tie order",
     "map_worst": "mAP, worst tie order",
     "map_database_order": "mAP, ties in database order",
 }
+PLACES = {
+    "metrics": "metrics.json",
+    "codes": "codes/query.npz, database.npz",
+    "plots": "plots/",
+    "checkpoints": "checkpoints/",
+    "settings": "config.yaml",
+}
+IGNORED_WARNINGS = (
+    ".*does not have many workers.*",  # batches come from memory: workers would only copy them
+    ".*The number of training batches.*",  # an epoch may be shorter than Lightning's log interval
+    ".*Checkpoint directory.*exists and is not empty.*",
+    ".*sync_dist=True.*",  # every process measures on the images of all
+    ".*not supported by the model summary.*",  # between Lightning's own parts, or with torch
+    ".*LeafSpec.*",
+)
+
+
+class StdoutHandler(logging.Handler):
+    """Prints messages as plain lines; characters that stdout cannot encode are escaped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        print(record.getMessage().encode(errors="backslashreplace").decode(), flush=True)
+
+
+@contextmanager
+def log_to_stdout() -> Iterator[None]:
+    """Show what this package logs, from INFO up, on stdout."""
+    package = logging.getLogger(__name__.partition(".")[0])
+    handler, level, propagate = StdoutHandler(), package.level, package.propagate
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.propagate = False  # Hydra's root handler would print each line again
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+        package.propagate = propagate
 
 
 @contextmanager
@@ -27,18 +63,12 @@ def quiet_libraries() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
+    # The report of trainer.profiler is an INFO of Lightning's.
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
     with warnings.catch_warnings():
-        # Batches come from memory: workers would only copy them.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # A short epoch has fewer steps than Lightning's logging interval; curves are our own.
-        warnings.filterwarnings("ignore", ".*The number of training batches.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
-        # Every process measures on the images of all.
-        warnings.filterwarnings("ignore", ".*sync_dist=True.*")
-        # Between Lightning's own parts, or with torch.
-        warnings.filterwarnings("ignore", ".*not supported by the model summary.*")
-        warnings.filterwarnings("ignore", ".*LeafSpec.*")
+        for message in IGNORED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
         try:
             yield
         finally:
@@ -46,14 +76,17 @@ def quiet_libraries() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def results_table(
-    folder: Path,
+def print_results(
+    run_dir: Path,
     settings: Settings,
     record: Mapping[str, Any],
-    results: Mapping[str, float],
+    metrics: Mapping[str, float],
     seconds: Mapping[str, float],
 ) -> None:
-    """Print the final figures and where everything lies."""
+    """Print the final metrics, and where everything lies."""
+    from rich.console import Console
+    from rich.table import Table
+
     sizes = record["images"]
     table = Table(
         title=f"{record['dataset']}, {settings.bits} bits, {sizes['query']:,} queries in a "
@@ -62,18 +95,15 @@ def results_table(
     )
     table.add_column("test")
     table.add_column("value", justify="right")
-    for key, value in results.items():
-        shown = f"{value:,.0f}" if float(value).is_integer() and value > 1 else f"{value:.4f}"
-        table.add_row(SHOWN.get(key, key.replace("_", " ")), shown)
-    for phase, taken in seconds.items():
-        table.add_row(f"seconds, {phase}", f"{taken:.1f}")
+    for key, value in metrics.items():
+        is_count = float(value).is_integer() and value > 1
+        table.add_row(
+            DESCRIPTIONS.get(key, key.replace("_", " ")),
+            f"{value:,.0f}" if is_count else f"{value:.4f}",
+        )
+    for phase, duration in seconds.items():
+        table.add_row(f"seconds, {phase}", f"{duration:.1f}")
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
-    for what, where in {
-        "figures": "metrics.json",
-        "codes": "codes/query.npz, database.npz",
-        "pictures": "pictures/",
-        "checkpoints": "checkpoints/",
-        "settings": "config.yaml",
-    }.items():
-        console.print(f"{what:12} {folder}/{where}")
+    for name, place in PLACES.items():
+        console.print(f"{name:12} {run_dir}/{place}")

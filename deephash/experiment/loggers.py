@@ -1,5 +1,11 @@
-"""Where the curves go: W&B, a file, nowhere. The only room that knows wandb."""
+"""Where curves and results go: W&B, a CSV file, TensorBoard. The only module that knows wandb.
 
+A logger of `conf/logger/` is a function of the run's folder, its name, all settings and the sweep
+that it is part of, beside settings of its own.
+"""
+
+import csv
+import logging
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -8,12 +14,49 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-import wandb
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from deephash.core.errors import UserError
 from deephash.core.io import atomic_write
-from deephash.training.callbacks import CsvLogger
+from deephash.training.callbacks import Row
+
+log = logging.getLogger(__name__)
+
+
+class CsvLogger(Logger):
+    """All curves in one CSV file: a row per step, a column per curve."""
+
+    starts_empty = True  # a resumed run writes the file anew
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[Row] = []
+
+    @property
+    def name(self) -> str:
+        """Of the logger, for Lightning."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """None is kept: a run has one file."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Not written here: config.yaml has them."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep a row until the next `save`."""
+        self.rows.append({"step": float(step or 0), **metrics})
+
+    def save(self) -> None:
+        """Write all rows."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with atomic_write(self.path) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 def csv_logger(run_dir: Path, name: str, config: dict[str, Any], sweep: str | None) -> CsvLogger:
@@ -22,9 +65,21 @@ def csv_logger(run_dir: Path, name: str, config: dict[str, Any], sweep: str | No
     return CsvLogger(run_dir / "curves.csv")
 
 
-def no_logger(run_dir: Path, name: str, config: dict[str, Any], sweep: str | None) -> None:
-    """No logger."""
-    del run_dir, name, config, sweep
+def tensorboard_logger(
+    run_dir: Path, name: str, config: dict[str, Any], sweep: str | None
+) -> TensorBoardLogger:
+    """TensorBoard event files in `tensorboard/` of the run's folder.
+
+    Raises:
+        UserError: tensorboard is not installed.
+    """
+    del name, config, sweep
+    try:
+        return TensorBoardLogger(run_dir, name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise UserError(
+            "logger=tensorboard needs a package: pip install 'deephash[tensorboard]'"
+        ) from None
 
 
 def wandb_logger(
@@ -37,50 +92,56 @@ def wandb_logger(
     mode: Literal["online", "offline"] | None,
     group: str | None,
 ) -> WandbLogger:
-    """One W&B run for the whole training; a resumed training goes on in the same one.
+    """One W&B run for all phases; a resumed training continues it.
 
     Args:
         run_dir: of the run; its W&B files lie in `wandb/` below it.
         name: shown in W&B.
-        config: all settings.
-        sweep: which the run is one of; the group of its runs in W&B.
+        config: all settings; its `tags` are those of the W&B run.
+        sweep: that the run is part of; the group of its runs in W&B.
         project: in W&B.
-        mode: None: the environment's WANDB_MODE, else online where an API key is known, else
-            offline. Nothing ever asks for one.
+        mode: None: the environment's WANDB_MODE, else online with an API key, else offline.
+            Nothing ever asks for a key.
         group: in W&B; None: the sweep's.
+
+    Raises:
+        UserError: W&B does not start.
     """
-    known = run_dir / "wandb" / "deephash-run-id"
-    run_id = known.read_text() if known.is_file() else secrets.token_hex(4)
-    chosen = chosen_mode(mode)
+    import wandb  # takes a second, and other loggers do not need it
+
+    id_file = run_dir / "wandb" / "deephash-run-id"
+    run_id = id_file.read_text() if id_file.is_file() else secrets.token_hex(4)
+    mode_used = choose_wandb_mode(mode)
     try:
         run = wandb.init(
             id=run_id,
-            resume="allow" if known.is_file() else None,
+            resume="allow" if id_file.is_file() else None,
             dir=run_dir,
             name=name,
             project=project,
             group=group or sweep,
             config=config,
-            mode=chosen,  # type: ignore[arg-type]
+            tags=config.get("tags") or None,
+            mode=mode_used,  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True),
         )
     except (wandb.Error, OSError) as error:
         raise UserError(
             f"logger=wandb: W&B did not start ({str(error).splitlines()[0]}). "
-            "Use logger.mode=offline or logger=csv."
+            "Use logger.wandb.mode=offline or logger=csv."
         ) from None
-    with atomic_write(known) as path:
+    with atomic_write(id_file) as path:
         path.write_text(run_id)
-    if chosen == "online":
-        print(f"W&B run: {run.url}")
-    elif chosen == "offline":
+    if mode_used == "online":
+        log.info("W&B run: %s", run.url)
+    elif mode_used == "offline":
         folder = Path(run.dir).parent
-        print(f"W&B run: {folder} (view: wandb leet {folder}; upload: wandb sync {folder})")
+        log.info("W&B run: %s (view: wandb leet %s; upload: wandb sync %s)", folder, folder, folder)
     return WandbLogger(experiment=run)
 
 
-def chosen_mode(mode: str | None) -> str:
-    """The W&B mode asked for, else the environment's, else online where an API key is known."""
+def choose_wandb_mode(mode: str | None) -> str:
+    """The W&B mode that is set, else the environment's, else online with an API key."""
     return mode or os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
 
 
@@ -89,27 +150,31 @@ def _has_api_key() -> bool:
         return True
     server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     try:
-        known = netrc(os.environ.get("NETRC")).hosts
+        hosts = netrc(os.environ.get("NETRC")).hosts
     except (OSError, NetrcParseError):
         return False
-    return urlparse(server).hostname in known
+    return urlparse(server).hostname in hosts
 
 
-def report(
-    loggers: Sequence[Logger], step: int, results: Mapping[str, float], pictures: Mapping[str, Path]
+def log_results(
+    loggers: Sequence[Logger], step: int, metrics: Mapping[str, float], plots: Mapping[str, Path]
 ) -> None:
-    """Hand the final figures (`test/...`) and the pictures to the loggers."""
+    """Pass the final metrics (`test/...`) and the plots to the loggers."""
     for logger in loggers:
-        logger.log_metrics({f"test/{key}": value for key, value in results.items()}, step=step)
+        logger.log_metrics({f"test/{key}": value for key, value in metrics.items()}, step=step)
         if isinstance(logger, WandbLogger):
-            table = wandb.Table(["metric", "value"], [[k, v] for k, v in results.items()])
-            images = {key: wandb.Image(str(path)) for key, path in pictures.items()}
+            import wandb
+
+            table = wandb.Table(["metric", "value"], [[k, v] for k, v in metrics.items()])
+            images = {key: wandb.Image(str(path)) for key, path in plots.items()}
             logger.experiment.log({"test/table": table, **images})
         logger.save()
 
 
 def finish(loggers: Sequence[Logger], *, succeeded: bool) -> None:
-    """End the W&B run, so that its files are complete."""
+    """Close the loggers, so that their files are complete."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish(exit_code=0 if succeeded else 1)
+        else:
+            logger.finalize("success" if succeeded else "failed")

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, precision-recall, bit balance, queries with their nearest images."""
+"""Plots of a run: curves, precision-recall, bit balance, queries with their nearest images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,13 +33,13 @@ def draw(
     query_words: np.ndarray,
     database_words: np.ndarray,
 ) -> dict[str, Path]:
-    """Write all pictures of a run into `folder`; return their paths by name."""
-    shown = _example_queries(image_set, split)
+    """Write all plots of a run into `folder`; return their paths by name."""
+    examples = _example_queries(image_set, split)
     figures = {
         "curves": curves(rows),
         "precision_recall": precision_recall(ranking),
         "bit_balance": bit_balance(unpack(database_words, bits)),
-        "neighbours": neighbours(image_set, split, shown, query_words[shown], database_words),
+        "neighbours": neighbours(image_set, split, examples, query_words[examples], database_words),
     }
     paths = {}
     for name, figure in figures.items():
@@ -50,7 +50,7 @@ def draw(
 
 
 def curves(rows: Sequence[Row]) -> Figure:
-    """Loss over steps, and what was measured on the validation images, by phase."""
+    """The training loss over the steps, by phase, and the validation metrics."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     losses, validation = figure.subplots(1, 2)
     names = dict.fromkeys(key.partition("/")[0] for row in rows for key in row if "/loss" in key)
@@ -75,12 +75,12 @@ def _line(axes: Axes, rows: Sequence[Row], key: str, style: str = "-", **kwargs:
 
 
 def precision_recall(ranking: Ranking) -> Figure:
-    """Precision over recall, a point for each Hamming radius."""
+    """Precision over recall, one point per Hamming radius."""
     figure = Figure(figsize=(4.5, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(ranking.recall, ranking.precision, ".-")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.set_title("by Hamming radius, mean over queries", fontsize=9)
+    axes.set_title("per Hamming radius, mean over queries", fontsize=9)
     axes.grid(alpha=0.3)
     return figure
 
@@ -117,26 +117,26 @@ def bit_balance(codes: np.ndarray) -> Figure:
 def neighbours(
     image_set: ImageSet,
     split: Split,
-    shown: np.ndarray,
+    examples: np.ndarray,
     query_words: np.ndarray,
     database_words: np.ndarray,
 ) -> Figure:
-    """Each shown query beside its nearest database images, framed by hit and miss.
+    """Some queries beside their nearest database images, framed by hit and miss.
 
     Args:
         image_set: the images.
         split: which are queries and database.
-        shown: positions of the queries in `split.query`.
+        examples: positions of the queries in `split.query`.
         query_words: their packed codes.
         database_words: packed codes of the database.
     """
     k = min(NEIGHBOURS, len(database_words))
-    found, distances = knn(query_words, database_words, k=k)
-    figure = Figure(figsize=(1 + k, len(shown) * 1.12 + 0.3), layout="constrained")
-    grid = figure.subplots(len(shown), 1 + k, squeeze=False)
-    for row, position in enumerate(shown):
+    nearest, distances = knn(query_words, database_words, k=k)
+    figure = Figure(figsize=(1 + k, len(examples) * 1.12 + 0.3), layout="constrained")
+    grid = figure.subplots(len(examples), 1 + k, squeeze=False)
+    for row, position in enumerate(examples):
         query = int(split.query[position])
-        items = split.database[found[row]]
+        items = split.database[nearest[row]]
         hits = shares_label(image_set.labels[query][None], image_set.labels[items])[0]
         _image(grid[row, 0], _pixels(image_set, query), "black")
         for axes, item, hit, distance in zip(
@@ -162,6 +162,6 @@ def _image(axes: Axes, image: torch.Tensor, frame: str) -> None:
 
 
 def _example_queries(image_set: ImageSet, split: Split) -> np.ndarray:
-    """Positions of the first query of each class, of several labels the rarest; ten at most."""
+    """Positions of the first query of each class (of several labels the rarest), ten at most."""
     stratum = strata(image_set.labels.numpy()[split.query])
     return np.unique(stratum, return_index=True)[1][:10]

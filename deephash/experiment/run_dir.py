@@ -1,4 +1,4 @@
-"""A run's folder: lock_run_dir, found again, gone on with."""
+"""The folder of a run: locked while it is at work, found again, resumed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from deephash.core import ranks
 from deephash.core.errors import UserError
 from deephash.core.io import atomic_write
-from deephash.experiment.settings import Settings, checked
+from deephash.core.ranks import is_rank_zero
+from deephash.experiment.renames import is_old_config, upgrade_config
+from deephash.experiment.settings import Settings, validate_settings
 
-CONFIG, FIGURES, LOCK = "config.yaml", "metrics.json", ".lock"
-STUDY = "study.log"  # of a search, beside its runs' folders
-MAY_CHANGE_ON_RESUME = ("trainer", "logger", "data_dir", "cache_dir", "resume", "run_dir")
+CONFIG, METRICS, LOCK = "config.yaml", "metrics.json", ".lock"
+STUDY = "study.log"  # of a search for settings, beside the folders of its runs
+MAY_CHANGE_ON_RESUME = ("trainer", "logger", "tags", "data_dir", "cache_dir", "resume", "run_dir")
 
 
 def is_multirun() -> bool:
@@ -25,111 +26,134 @@ def is_multirun() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def sweep_name(folder: Path) -> str | None:
-    """The name of the sweep or search that a run's folder lies in."""
-    beside = folder.absolute().parent
-    of_many = any((beside / left).is_file() for left in ("multirun.yaml", STUDY))
-    return "/".join(beside.parts[-2:]) if of_many else None
+def sweep_name(run_dir: Path) -> str | None:
+    """The name of the sweep or search that a run is part of; None for a single run."""
+    parent = run_dir.absolute().parent
+    is_part = any((parent / name).is_file() for name in ("multirun.yaml", STUDY))
+    return "/".join(parent.parts[-2:]) if is_part else None
 
 
-def unused_folder(settings: Settings) -> Path:
-    """Where this run writes: `run_dir`, which must not hold a run."""
-    if ranks.is_rank_zero():
-        _check_unused(settings.run_dir)
-    return settings.run_dir
+def check_unused(run_dir: Path) -> None:
+    """Refuse a folder that holds a run.
 
-
-def _check_unused(folder: Path) -> None:
-    if (folder / CONFIG).exists():
+    Raises:
+        UserError: it does.
+    """
+    if (run_dir / CONFIG).exists():
         raise UserError(
-            f"run_dir={folder} already holds a run. Go on with it by resume={folder}, "
+            f"run_dir={run_dir} already holds a run. Continue it by resume={run_dir}, "
             "or name another run_dir."
         )
 
 
 @contextmanager
-def lock_run_dir(folder: Path, settings: Settings) -> Iterator[None]:
-    """Make the folder, write the configuration, with which a stopped run goes on, and hold it.
+def lock_run_dir(run_dir: Path, settings: Settings) -> Iterator[None]:
+    """Make the folder, write the settings into it, and hold its lock. Only rank zero does.
 
     Raises:
         UserError: another process trains this run, or the folder cannot be written to.
     """
-    if not ranks.is_rank_zero():
+    if not is_rank_zero():
         yield
         return
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(run_dir / LOCK)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            f"run_dir={folder}: another process trains this run. Wait for it, or name another."
+            f"run_dir={run_dir}: another process trains this run. Wait for it, or name another."
         ) from None
     except OSError as error:
         raise UserError(
-            f"run_dir={folder} cannot be written to ({error.strerror}). Name another run_dir."
+            f"run_dir={run_dir} cannot be written to ({error.strerror}). Name another run_dir."
         ) from None
     try:
         if not settings.resume:
-            _check_unused(folder)  # again: of two that began at once, one had to wait
-            with atomic_write(folder / CONFIG) as path:
+            check_unused(run_dir)  # again: of two runs that started together, one had to wait
+            with atomic_write(run_dir / CONFIG) as path:
                 path.write_text(OmegaConf.to_yaml(settings.model_dump(mode="json")))
         yield
     finally:
         lock.release()
 
 
-def resumed(cfg: DictConfig) -> Settings:
-    """The settings that the stopped run began with, but where and how it runs."""
-    folder = Path(cfg.resume)
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"resume={folder}: no run is there (no {CONFIG}). Name a run's folder.")
-    saved = cast(DictConfig, OmegaConf.load(folder / CONFIG))
+def load_settings_to_resume(cfg: DictConfig) -> Settings:
+    """The settings that the stopped run `cfg.resume` began with, but for where and how it runs.
+
+    Raises:
+        UserError: no run is there, or another setting is given on the command line.
+    """
+    run_dir = Path(cfg.resume)
+    saved = read_config(run_dir)
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in overrides:
         group = override.lstrip("+~").partition("=")[0].partition(".")[0]
         if group not in MAY_CHANGE_ON_RESUME:
             raise UserError(
-                f"{override} cannot be given with resume={folder}: a run goes on with the settings "
-                f"it began with. May change: {', '.join(MAY_CHANGE_ON_RESUME[:-2])}."
+                f"{override} cannot be given with resume={run_dir}: a run is resumed with the "
+                f"settings it began with. May change: {', '.join(MAY_CHANGE_ON_RESUME[:-2])}."
             )
         if group == "data_dir":
-            _move(saved, cfg.data_dir)
+            _move_data_dir(saved, cfg.data_dir)
         else:
             saved[group] = cfg[group]
-    saved.resume = str(folder)
-    return checked(saved)
+    saved.resume = str(run_dir)
+    return validate_settings(saved)
 
 
-def resume_settings(settings: Settings, folder: Path) -> Settings:
-    """These settings, for the run that `folder` holds.
+def match_settings_to_resume(settings: Settings, run_dir: Path) -> Settings:
+    """These settings, to continue the run in `run_dir`, as a job of a sweep does.
 
     Raises:
-        UserError: that run has others.
+        UserError: that run has other settings.
     """
-    found = cast(DictConfig, OmegaConf.load(folder / CONFIG))
-    _move(found, str(settings.data_dir))
-    saved = checked(found).model_dump()
+    saved = read_config(run_dir)
+    _move_data_dir(saved, str(settings.data_dir))
+    saved_values = validate_settings(saved).model_dump()
     for name, value in settings.model_dump().items():
-        if name not in MAY_CHANGE_ON_RESUME and saved[name] != value:
+        if name not in MAY_CHANGE_ON_RESUME and saved_values[name] != value:
             raise UserError(
-                f"{folder} holds a run with {name}={saved[name]}, this one has {name}={value}. "
-                "Name another run_dir."
+                f"{run_dir} holds a run with {name}={saved_values[name]}, this one has "
+                f"{name}={value}. Name another run_dir."
             )
-    return settings.model_copy(update={"resume": folder})
+    return settings.model_copy(update={"resume": run_dir})
 
 
-def _move(saved: DictConfig, data_dir: str) -> None:
-    """Give `data_dir` another value, also to the settings that lie in it."""
+def read_config(run_dir: Path) -> DictConfig:
+    """The saved settings of a run; those of version 0.2 are upgraded.
+
+    Raises:
+        UserError: no run is there, or its settings cannot be read.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise UserError(f"resume={run_dir}: no run is there (no {CONFIG}). Name a run's folder.")
+    try:
+        saved: Any = OmegaConf.to_container(OmegaConf.load(path))
+        if is_old_config(saved):
+            saved = upgrade_config(saved)
+        if not isinstance(saved, dict) or "training" not in saved:
+            raise ValueError("training is not in it")
+    except Exception as error:  # of YAML, of OmegaConf, or of a structure that is no run's
+        raise UserError(
+            f"{path} is not the settings of a run ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}). Start a new run."
+        ) from None
+    return cast(DictConfig, OmegaConf.create(saved))
+
+
+def _move_data_dir(saved: DictConfig, data_dir: str) -> None:
+    """Change `data_dir`, also in the settings that name paths below it."""
     before, saved.data_dir = str(saved.data_dir), data_dir
 
-    def moved(node: Any) -> Any:
+    def move(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: moved(entry) for key, entry in node.items()}
+            return {key: move(entry) for key, entry in node.items()}
         if isinstance(node, list):
-            return [moved(entry) for entry in node]
-        inside = isinstance(node, str) and f"{node}/".startswith(f"{before}/")
-        return data_dir + node.removeprefix(before) if inside else node
+            return [move(entry) for entry in node]
+        is_inside = isinstance(node, str) and f"{node}/".startswith(f"{before}/")
+        return data_dir + node.removeprefix(before) if is_inside else node
 
     for name in ("dataset", "protocol"):
-        saved[name] = moved(OmegaConf.to_container(saved[name]))
+        saved[name] = move(OmegaConf.to_container(saved[name]))

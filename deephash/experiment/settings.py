@@ -1,71 +1,38 @@
-"""Settings: their types and ranges, and the building of what they name.
-
-No default stands here: every value comes from `conf/` or the command line.
-"""
+"""Settings of a run: their types and ranges. No default stands here, all are in `conf/`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from deephash.core.errors import UserError, did_you_mean
 from deephash.core.instantiate import Node, lower_first
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Phase(_Strict):
-    trains: Literal["all", "head"]
-    epochs: PositiveInt
-    batch_size: Annotated[int, Field(ge=2)]
-    warmup: Annotated[float, Field(ge=0, le=1)]  # share of the steps
-    optimizer: Node
-
-
-class ClassifyPhase(_Phase):
-    """A phase that trains the backbone under a softmax classifier."""
-
-    objective: Literal["classify"]
-    trains: Literal["all"]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-
-
-class HashPhase(_Phase):
-    """A phase that trains the hash head, or backbone and head, on the method's loss."""
-
-    objective: Literal["hash"]
-
+from deephash.training.settings import AugmentSettings, ClassifyPhase, HashPhase, Strict
 
 Phase = Annotated[ClassifyPhase | HashPhase, Field(discriminator="objective")]
 
 
-class Augment(_Strict):
-    """Translation by up to `translate` pixels, mirroring, a square of `cutout` pixels cut out."""
+class Validation(Strict):
+    """Training images held out for validation, and how many others they are ranked against."""
 
-    translate: NonNegativeInt
-    flip: Literal[False, True, "alternating"]
-    cutout: NonNegativeInt
-
-
-class Validation(_Strict):
-    """Share of the training images held out, and the size of the database they are ranked on."""
-
-    share: Annotated[float, Field(gt=0, lt=1)]
-    database: PositiveInt
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    database_size: PositiveInt
 
 
-class Evaluation(_Strict):
+class ProtocolSettings(Strict):
+    """A function that draws a split, its own settings, and what is held out for validation."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    validation: Validation
+
+    def node(self) -> Node:
+        """What names the function, with its settings."""
+        return dict(self.model_extra or {})
+
+
+class Evaluation(Strict):
     """What is measured of the final codes."""
 
     ks: list[PositiveInt]
@@ -73,14 +40,14 @@ class Evaluation(_Strict):
     batch_size: PositiveInt
 
 
-class Phases(_Strict):
+class Phases(Strict):
     """The phases of the run, by name, in order."""
 
     order: Annotated[list[str], Field(min_length=1)]
 
 
-class Range(_Strict):
-    """Numbers from `low` to `high`, whole ones if both are; `log`: their logarithms evenly."""
+class Range(Strict):
+    """Numbers from `low` to `high`, integers if both are; `log`: uniform in the logarithm."""
 
     setting: str
     low: int | float
@@ -88,75 +55,62 @@ class Range(_Strict):
     log: bool = False
 
 
-class Choices(_Strict):
-    """Any of some values."""
+class Choices(Strict):
+    """One of several values."""
 
     setting: str
     choices: Annotated[list[bool | int | float | str], Field(min_length=1)]
 
 
-class Search(_Strict):
-    """What a search tries, and how often."""
+class Tuning(Strict):
+    """What a search for settings tries, and how often."""
 
     trials: PositiveInt
     space: Annotated[list[Range | Choices], Field(min_length=1)]
 
 
-class Settings(_Strict):
-    """One run, checked."""
+class Settings(Strict):
+    """One run, validated."""
 
     bits: PositiveInt
     seed: NonNegativeInt
+    tags: list[str]
     data_dir: Path
     run_dir: Path
     cache_dir: Path
     resume: Path | None
     dataset: Node
-    protocol: Node
-    validation: Validation
-    augment: Augment
+    protocol: ProtocolSettings
+    augment: AugmentSettings
     backbone: Node
     method: Node
     phases: Phases
-    phase: dict[str, Phase]
+    training: dict[str, Phase]
     evaluation: Evaluation
     trainer: Node
-    logger: Node
-    search: Search | None = None
+    logger: dict[str, Node]
+    tuning: Tuning | None = None
 
     def ordered_phases(self) -> dict[str, ClassifyPhase | HashPhase]:
         """The phases of this run by name, in order."""
-        return {name: self.phase[name] for name in self.phases.order}
+        return {name: self.training[name] for name in self.phases.order}
 
 
-def checked(cfg: DictConfig) -> Settings:
-    """The settings of `cfg`, interpolations resolved.
+def validate_settings(cfg: DictConfig) -> Settings:
+    """The settings of `cfg`, with interpolations resolved.
 
     Raises:
         UserError: a setting is missing, unknown, of the wrong type or out of range.
     """
     try:
-        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        resolved = replace_phase_parts(cfg)
+        values: Any = OmegaConf.to_container(resolved, resolve=True, throw_on_missing=True)
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise UserError(_first_problem(error)) from None
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
-    order = settings.phases.order
-    for name in order:
-        if name not in settings.phase:
-            hint = did_you_mean(name, settings.phase)
-            raise UserError(f"phases.order: there is no phase '{name}'. {hint}")
-        if order.count(name) > 1:
-            raise UserError(
-                f"phases.order names '{name}' twice. Define a phase of its own under another name."
-            )
-    objectives = [settings.phase[name].objective for name in order]
-    if objectives != sorted(objectives):  # "classify" before "hash"
-        raise UserError(
-            f"phases.order={order}: a phase that classifies comes after one that hashes. "
-            "Put it before."
-        )
+    _check_phases(settings)
     if settings.evaluation.radius > settings.bits:
         raise UserError(
             f"evaluation.radius={settings.evaluation.radius} is more than bits={settings.bits}. "
@@ -165,11 +119,42 @@ def checked(cfg: DictConfig) -> Settings:
     return settings
 
 
+def replace_phase_parts(cfg: DictConfig) -> DictConfig:
+    """`cfg` with the optimizer and scheduler of every phase replaced by those chosen for all."""
+    cfg = cfg.copy()
+    for group in ("optimizer", "scheduler"):
+        node = cfg.get(group)
+        with open_dict(cfg):
+            cfg.pop(group, None)
+        for phase in cfg.training.values() if node is not None else ():
+            phase[group] = node
+    return cfg
+
+
+def _check_phases(settings: Settings) -> None:
+    order = settings.phases.order
+    for name in order:
+        if name not in settings.training:
+            hint = did_you_mean(name, settings.training)
+            raise UserError(f"phases.order: there is no phase '{name}'. {hint}")
+        if order.count(name) > 1:
+            raise UserError(
+                f"phases.order names '{name}' twice. Define another phase: +training.<name>=..."
+            )
+    objectives = [settings.training[name].objective for name in order]
+    if objectives != sorted(objectives):  # "classify" before "hash"
+        raise UserError(
+            f"phases.order={order}: a phase that classifies comes after one that hashes. "
+            "Put it before."
+        )
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"] if part not in ("classify", "hash"))
-    if problem["loc"][:1] == ("phase",):
-        place = ".".join(["phase", str(problem["loc"][1]), *map(str, problem["loc"][3:])])
+    parts = [str(part) for part in problem["loc"]]
+    if parts[0] == "training" and len(parts) > 2:
+        del parts[2]  # pydantic's name of the kind of phase
+    place = ".".join(part for part in parts if part not in ("Range", "Choices"))
     if problem["type"] == "missing":
         return f"{place}: this setting has no value; give one as {place}=..."
     if problem["type"] == "extra_forbidden":

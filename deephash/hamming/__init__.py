@@ -1,9 +1,10 @@
-"""Hamming distances between packed codes: histograms, database order, nearest items.
+"""Hamming distances between packed codes: distance histograms, rankings and exact k-NN search.
 
-A ranking by Hamming distance is known, up to the order of ties, from two small histograms per
-query, and with graded relevance from a few more. They cost one popcount a word, add up over shards
-of the database, and hold all that `deephash.metrics.average_precision` needs. Nothing here builds a matrix of
-queries x items.
+Up to the order of ties, a ranking by Hamming distance is determined by two small histograms per
+query: all items and the relevant items at each distance. Graded relevance needs a few more. The
+histograms cost one popcount per pair and word, add up over shards of the database, and contain
+everything that `deephash.metrics.average_precision` needs. The whole matrix of queries x items is
+never held in memory.
 """
 
 from deephash.hamming.histogram import (

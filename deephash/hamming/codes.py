@@ -1,4 +1,4 @@
-"""Binary codes: the sign of the logits, packed into 64-bit words and unpacked again."""
+"""Binary codes: the signs of logits, packed into 64-bit words and unpacked again."""
 
 from typing import Any
 
@@ -7,11 +7,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Array = npt.NDArray[Any]
+
 WORD_BITS = 64
 
 
 def sign(logits: Tensor) -> Tensor:
-    """The code of each row of logits; a logit of exactly zero counts as +1.
+    """Binarize logits; a logit of exactly zero becomes +1.
 
     Args:
         logits: real numbers, (n, bits).
@@ -21,27 +23,37 @@ def sign(logits: Tensor) -> Tensor:
 
     Raises:
         ValueError: a logit is NaN.
+
+    Example:
+        >>> sign(torch.tensor([[-0.5, 0.0, 2.0]]))
+        tensor([[-1,  1,  1]], dtype=torch.int8)
     """
     if torch.isnan(logits).any():
         row, bit = torch.isnan(logits).nonzero()[0].tolist()
         raise ValueError(
             f"the logit of row {row}, bit {bit} is NaN and has no sign: "
-            "look for the step where the loss or the weights diverged"
+            "find the step where the loss or the weights diverged"
         )
-    return (logits >= 0).to(torch.int8) * 2 - 1  # torch.sign would map 0 to 0, half a bit
+    return (logits >= 0).to(torch.int8) * 2 - 1  # torch.sign would map 0 to 0, which is no code
 
 
-def pack(codes: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """Pack codes into words: bit k of a code is bit k % 64 of word k // 64, and +1 becomes 1.
+def pack(codes: Tensor | Array) -> npt.NDArray[np.uint64]:
+    """Pack codes into words: bit k of a code becomes bit k % 64 of word k // 64, and +1 becomes 1.
 
     Args:
         codes: -1 and +1, (n, bits), of any number type, on any device.
 
     Returns:
-        uint64 words, (n, ceil(bits / 64)); the padding bits are zero, so distances are kept.
+        packed codes, uint64 (n, ceil(bits / 64)). The padding bits are zero, so that Hamming
+        distances are preserved.
 
     Raises:
-        ValueError: codes are not a matrix with at least one bit, or hold another value.
+        ValueError: codes are not a matrix with at least one bit, or contain another value.
+
+    Example:
+        >>> pack(torch.tensor([[1, -1, 1], [-1, -1, -1]]))
+        array([[5],
+               [0]], dtype=uint64)
     """
     values = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
     if values.ndim != 2 or values.shape[1] == 0:
@@ -52,7 +64,7 @@ def pack(codes: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
         row, bit = np.argwhere(invalid)[0]
         raise ValueError(
             f"the code of row {row} has {values[row, bit]} at bit {bit}, not -1 or +1: "
-            "take deephash.hamming.codes.sign of the logits first"
+            "apply deephash.hamming.codes.sign to the logits first"
         )
     octets = np.packbits(positive, axis=1, bitorder="little")
     padded = np.zeros((len(values), word_count(values.shape[1]) * 8), np.uint8)
@@ -61,17 +73,22 @@ def pack(codes: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
 
 
 def unpack(words: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.int8]:
-    """The codes that `pack` made the words from.
+    """Unpack codes that were packed by `pack`.
 
     Args:
-        words: uint64 words, (n, ceil(bits / 64)).
+        words: packed codes, uint64 (n, ceil(bits / 64)).
         bits: length of a code.
 
     Returns:
         int8 codes of -1 and +1, (n, bits).
 
     Raises:
-        ValueError: bits is not positive, or words have another width or set padding bits.
+        ValueError: bits is not positive, words have another width, or a padding bit is set.
+
+    Example:
+        >>> unpack(np.array([[5], [0]], np.uint64), bits=3)
+        array([[ 1, -1,  1],
+               [-1, -1, -1]], dtype=int8)
     """
     check_words(words, bits, "words")
     octets = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
@@ -80,19 +97,28 @@ def unpack(words: npt.NDArray[np.uint64], bits: int) -> npt.NDArray[np.int8]:
 
 
 def check_words(words: npt.NDArray[np.uint64], bits: int, name: str) -> None:
-    """Raise ValueError unless `words` are packed codes of this many bits: shape and padding."""
+    """Check that `words` are packed codes of `bits` bits: their shape and their padding bits.
+
+    Args:
+        words: packed codes, uint64 (n, ceil(bits / 64)).
+        bits: length of a code.
+        name: what to call the words in an error message.
+
+    Raises:
+        ValueError: bits is not positive, words have another width, or a padding bit is set.
+    """
     if words.ndim != 2 or words.shape[1] != word_count(bits):
         raise ValueError(
             f"{name} have shape {tuple(words.shape)}: codes of {bits} bits are packed into "
             f"(n, {word_count(bits)}) words, see deephash.hamming.codes.pack"
         )
-    # Distances beyond `bits` would lie beyond the kernels' histograms.
-    before = (words.shape[1] - 1) * WORD_BITS
-    padding = words[:, -1] & ~np.uint64(2 ** (bits - before) - 1)
+    # Padding bits would give distances above `bits`, outside of the kernels' histograms.
+    first_bit = (words.shape[1] - 1) * WORD_BITS
+    padding = words[:, -1] & ~np.uint64(2 ** (bits - first_bit) - 1)
     if padding.any():
         row = np.flatnonzero(padding)[0]
-        stray = int(padding[row])
-        bit = before + (stray & -stray).bit_length() - 1
+        word = int(padding[row])
+        bit = first_bit + (word & -word).bit_length() - 1
         raise ValueError(
             f"row {row} of {name} has padding bit {bit} set although codes have {bits} bits: "
             "give the number of bits that the words were packed from"
@@ -100,7 +126,7 @@ def check_words(words: npt.NDArray[np.uint64], bits: int, name: str) -> None:
 
 
 def word_count(bits: int) -> int:
-    """Number of 64-bit words that hold a code.
+    """Number of 64-bit words that hold a code of `bits` bits.
 
     Raises:
         ValueError: bits is not positive.
@@ -108,3 +134,23 @@ def word_count(bits: int) -> int:
     if bits <= 0:
         raise ValueError(f"bits is {bits}: a code needs at least one bit")
     return -(-bits // WORD_BITS)
+
+
+def as_words(values: Array | Tensor) -> npt.NDArray[np.uint64]:
+    """Convert packed codes, uint64 or int64, to a contiguous uint64 array.
+
+    Raises:
+        ValueError: the values have another type.
+    """
+    array = as_array(values)
+    if array.dtype not in (np.uint64, np.int64):
+        raise ValueError(
+            f"words have type {array.dtype}: give uint64 from deephash.hamming.codes.pack"
+        )
+    return array.view(np.uint64)
+
+
+def as_array(values: Array | Tensor) -> Array:
+    """Convert to a contiguous array; a memory-mapped array is not read into memory."""
+    array = values.cpu().numpy() if isinstance(values, Tensor) else values
+    return np.ascontiguousarray(array)

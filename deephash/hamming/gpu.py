@@ -1,19 +1,32 @@
-"""The Hamming kernels in torch, for a GPU: some queries at a time, in whole numbers."""
+"""Hamming kernels in torch for a GPU: a chunk of queries at a time, in integer arithmetic."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-PAIRS_PER_CHUNK = 2**24  # that are counted at a time; bounds the memory to about 1 GB
-PAIRS_PER_SEARCH = 2**27  # that are compared at a time, in 16 bits each; likewise
-POSITION_BITS, ROW_SHIFT = 40, 52  # of a sort key: the query, then the distance, then the position
+PAIRS_PER_CHUNK = 2**24  # pairs counted at a time; bounds the memory to about 1 GB
+PAIRS_PER_SEARCH = 2**27  # pairs compared at a time in k-NN, 16 bits each; bounds the memory too
+# A sort key of the k-NN search holds the query from bit 52, the distance from bit 40, the position.
+POSITION_BITS, ROW_SHIFT = 40, 52
 
 
 def histogram(
     query: Tensor, query_keys: Tensor, database: Tensor, database_keys: Tensor, *, bits: int
 ) -> tuple[Tensor, Tensor]:
-    """Items and relevant items by query and distance, (q, bits + 1), from int64 words and keys."""
+    """Count all items and the relevant items of each query at each distance.
+
+    Args:
+        query: packed codes, int64 (q, words).
+        query_keys: class indices, int64 (q,), or packed multi-hot labels, int64 (q, label words).
+        database: packed codes, int64 (n, words).
+        database_keys: class indices, int64 (n,), or packed multi-hot labels, int64 (n, label
+            words).
+        bits: length of a code.
+
+    Returns:
+        items and relevant items, two int64 tensors (q, bits + 1).
+    """
     bins = 2 * (bits + 1)
     rows = max(1, PAIRS_PER_CHUNK // max(1, len(database)))
     chunks = []
@@ -24,7 +37,7 @@ def histogram(
         else:
             pairs = zip(keys.T, database_keys.T, strict=True)
             shared = torch.stack([(a[:, None] & b) != 0 for a, b in pairs]).any(dim=0)
-        chunks.append(_counted(2 * distance + shared, bins))
+        chunks.append(_count_values(2 * distance + shared, bins))
     counts = torch.cat(chunks).view(len(query), bits + 1, 2)
     return counts.sum(dim=2), counts[:, :, 1]
 
@@ -38,9 +51,19 @@ def graded_histogram(
     bits: int,
     gain: Tensor,
 ) -> tuple[Tensor, ...]:
-    """What `cpu.graded_histogram` returns, on the CPU, from int64 words and keys.
+    """Count the items of each query by distance and by grade, the number of shared labels.
 
-    `gain`, float64, stays on the CPU, and the sums are made there: Apple's GPUs lack the type.
+    Args:
+        query: packed codes, int64 (q, words).
+        query_keys: packed multi-hot labels, int64 (q, label words).
+        database: packed codes, int64 (n, words).
+        database_keys: packed multi-hot labels, int64 (n, label words).
+        bits: length of a code.
+        gain: gain of each grade, float64 (max_grade + 1,), on the CPU: the weighted sums are
+            computed there because Apple's GPUs have no float64.
+
+    Returns:
+        the five fields of `deephash.hamming.GradedHistogram`, on the CPU.
     """
     bins = (bits + 1) * len(gain)
     rows = max(1, PAIRS_PER_CHUNK // max(bins, len(database)))
@@ -48,7 +71,7 @@ def graded_histogram(
     chunks = []
     for words, keys in zip(query.split(rows), query_keys.split(rows), strict=True):
         cells = _distances(words, database) * len(gain) + _grades(keys, database_keys)
-        counts = _counted(cells, bins).view(len(words), bits + 1, len(gain)).cpu()
+        counts = _count_values(cells, bins).view(len(words), bits + 1, len(gain)).cpu()
         relevant, grades, gains = (
             (counts * weight).sum(dim=2) for weight in (grade > 0, grade, gain)
         )
@@ -57,73 +80,83 @@ def graded_histogram(
 
 
 def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Positions and distances of the k nearest, int64 (q, k) each, from int64 words (·, w).
+    """Find the k nearest items of each query, nearest first, ties in database order.
 
-    Closeness is a product of matrices of ±1. Of each chunk of the database only those items are
-    looked at again that are closer than the k-th so far: at a tie the earlier ones stay.
+    The number of equal bits less the number of different bits, the similarity, is a product of
+    matrices of -1 and +1. The database is searched in chunks. Of each chunk, only the items that
+    are more similar than the k-th best so far are sorted: at a tie the earlier items stay.
+
+    Args:
+        query: packed codes, int64 (q, words).
+        database: packed codes, int64 (n, words).
+        k: number of items to find for each query, 1 to n.
+
+    Returns:
+        positions and distances, int64 (q, k) each.
     """
     width = 64 * query.shape[1]
     columns = max(k, PAIRS_PER_SEARCH // min(max(len(query), 64), 1024))
     chunks = []
     for words in query.split(max(1, PAIRS_PER_SEARCH // columns)):
         signs, row_keys = _signs(words), torch.arange(len(words), device=words.device) << ROW_SHIFT
-        nearest, least = words.new_empty(0), None
+        nearest, bound = words.new_empty(0), None
         for start in range(0, len(database), columns):
-            closeness = signs @ _signs(database[start : start + columns]).T  # equal bits less other
-            if least is None:
-                least = closeness.topk(k).values[:, -1] - 1
-            row, column = (closeness > least[:, None]).nonzero(as_tuple=True)
-            distance = (width - closeness[row, column].long()) // 2
-            found = row_keys[row] | distance << POSITION_BITS | start + column
-            keys = torch.cat([nearest.flatten(), found]).sort().values
+            similarity = signs @ _signs(database[start : start + columns]).T
+            if bound is None:
+                bound = similarity.topk(k).values[:, -1] - 1
+            row, column = (similarity > bound[:, None]).nonzero(as_tuple=True)
+            distance = (width - similarity[row, column].long()) // 2
+            candidates = row_keys[row] | distance << POSITION_BITS | start + column
+            keys = torch.cat([nearest.flatten(), candidates]).sort().values
             first = torch.searchsorted(keys, row_keys)
             nearest = keys[first[:, None] + torch.arange(k, device=keys.device)]
-            least = width - 2 * _distance(nearest[:, -1])
+            bound = width - 2 * _distance_of_key(nearest[:, -1])
         chunks.append(nearest)
     keys = torch.cat(chunks)
-    return keys & (1 << POSITION_BITS) - 1, _distance(keys)
+    return keys & (1 << POSITION_BITS) - 1, _distance_of_key(keys)
 
 
 def _signs(words: Tensor) -> Tensor:
-    """Bits as -1 and +1, (n, 64 w), in a type that holds sums of 2,048 of them exactly."""
+    """Bits as -1 and +1, (n, 64 * words), in a type that holds sums of 2,048 of them exactly."""
     octets = words.contiguous().view(torch.uint8)
     bits = octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=words.device) & 1
     return 2 * bits.flatten(1).to(torch.float16) - 1
 
 
-def _distance(keys: Tensor) -> Tensor:
-    """That of a sort key."""
+def _distance_of_key(keys: Tensor) -> Tensor:
+    """Extract the distances from sort keys."""
     return keys >> POSITION_BITS & (1 << ROW_SHIFT - POSITION_BITS) - 1
 
 
-def _counted(values: Tensor, bins: int) -> Tensor:
-    """How often each row holds each number below `bins`, (rows, bins)."""
+def _count_values(values: Tensor, bins: int) -> Tensor:
+    """Count how often each row holds each integer from 0 to bins - 1: int64 (rows, bins)."""
     first_bin = torch.arange(len(values), device=values.device)[:, None] * bins
     counts = torch.bincount((first_bin + values).flatten(), minlength=len(values) * bins)
     return counts.view(len(values), bins)
 
 
 def _distances(query: Tensor, database: Tensor) -> Tensor:
-    return _set_bits(torch.bitwise_xor, query, database)
+    """Hamming distances of all pairs of codes, int64 (q, n)."""
+    return _count_bits(torch.bitwise_xor, query, database)
 
 
 def _grades(query_keys: Tensor, database_keys: Tensor) -> Tensor:
-    """Numbers of shared labels."""
-    return _set_bits(torch.bitwise_and, query_keys, database_keys)
+    """Numbers of shared labels of all pairs of multi-hot labels, int64 (q, n)."""
+    return _count_bits(torch.bitwise_and, query_keys, database_keys)
 
 
-def _set_bits(
-    combined: Callable[[Tensor, Tensor], Tensor], query: Tensor, database: Tensor
+def _count_bits(
+    combine: Callable[[Tensor, Tensor], Tensor], query: Tensor, database: Tensor
 ) -> Tensor:
-    """Set bits of the combined words of each pair, int64 (q, n)."""
+    """Count the set bits of the combined words of each pair, int64 (q, n)."""
     count = torch.zeros(len(query), len(database), dtype=torch.int64, device=query.device)
     for a, b in zip(query.T, database.T, strict=True):
-        count += _popcount(combined(a[:, None], b))
+        count += _popcount(combine(a[:, None], b))
     return count
 
 
 def _popcount(words: Tensor) -> Tensor:
-    """Set bits of int64 words, by sums over ever wider fields: torch has no popcount."""
+    """Count the set bits of int64 words by sums over ever wider fields: torch has no popcount."""
     pairs = words - (words >> 1 & 0x5555555555555555)
     nibbles = (pairs & 0x3333333333333333) + (pairs >> 2 & 0x3333333333333333)
     octets = nibbles + (nibbles >> 4) & 0x0F0F0F0F0F0F0F0F

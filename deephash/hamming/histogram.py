@@ -1,6 +1,6 @@
-"""Histograms of Hamming distances: what a ranking is, up to the order of ties."""
+"""Histograms of Hamming distances, which determine a ranking up to the order of ties."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -8,26 +8,25 @@ import torch
 from torch import Tensor
 
 from deephash.hamming import cpu, gpu
-from deephash.hamming.codes import check_words, pack
-from deephash.hamming.words import as_array, as_words
+from deephash.hamming.codes import Array, as_array, as_words, check_words, pack
 
-Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-MOST_LABELS = 960  # of a query: 2^960 times any int64 number of items is within float64
+MAX_LABELS = 960  # per query: 2^960 times any int64 number of items fits into a float64
 
 
 class GradedHistogram(NamedTuple):
-    """What `graded_histogram` counts for each query; the grade is the number of shared labels.
+    """Histograms for each query; the grade of an item is the number of labels it shares with it.
 
     Attributes:
         items: items at each distance, int64 (q, bits + 1).
-        relevant: those of grade 1 and above, int64 (q, bits + 1).
-        grades: sum of their grades, int64 (q, bits + 1).
-        gains: sum of their gains, see `gain_by_grade`; float64 (q, bits + 1), exact below 2^53.
-        by_grade: items of each grade, int64 (q, most + 1), where `most` is the most labels that
-            a query has: no item shares more.
+        relevant: items of grade 1 and above at each distance, int64 (q, bits + 1).
+        grades: sum of the grades at each distance, int64 (q, bits + 1).
+        gains: sum of the gains 2^grade - 1 at each distance, float64 (q, bits + 1), exact below
+            2^53.
+        by_grade: items of each grade, int64 (q, max_grade + 1), where `max_grade` is the largest
+            number of labels of a query.
     """
 
     items: Counts
@@ -46,15 +45,15 @@ def distance_histogram(
 ) -> tuple[Counts, Counts]:
     """Count, for each query, the items and the relevant items at each Hamming distance.
 
-    An item is relevant when it shares a label with the query. Words on a GPU are compared there,
-    all others by a numba kernel on the CPU, with the same result. The histograms of two shards
-    of a database add up to the histograms of the whole.
+    An item is relevant if it shares a label with the query. Queries on a GPU are compared there,
+    otherwise by a numba kernel on the CPU, with the same result. The histograms of two shards of a
+    database add up to the histograms of the whole.
 
     Args:
         query_words: packed codes, (q, ceil(bits / 64)); uint64, or int64 in a tensor.
         query_labels: class indices (q,), or multi-hot (q, c) with any number of labels c.
-        database_words: packed codes, (n, ceil(bits / 64)).
-        database_labels: class indices (n,) or multi-hot (n, c), as for the queries.
+        database_words: packed codes, (n, ceil(bits / 64)); uint64, or int64 in a tensor.
+        database_labels: class indices (n,), or multi-hot (n, c), of the same kind as the queries'.
         bits: length of a code.
 
     Returns:
@@ -62,18 +61,25 @@ def distance_histogram(
 
     Raises:
         ValueError: words or labels have the wrong shape or type.
+
+    Example:
+        >>> database, labels = pack(np.array([[1, 1], [1, -1], [-1, -1]])), np.array([0, 0, 1])
+        >>> items, relevant = distance_histogram(database[:1], labels[:1], database, labels, bits=2)
+        >>> items, relevant  # one item at each of the distances 0, 1, 2; the last is not relevant
+        (array([[1, 1, 1]]), array([[1, 1, 0]]))
     """
-    arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
+    arrays = _check_arguments(query_words, query_labels, database_words, database_labels, bits)
     if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
-        items, relevant = gpu.histogram(*_tensors(arrays, query_words.device), bits=bits)
+        items, relevant = gpu.histogram(*_to_tensors(arrays, query_words.device), bits=bits)
         return items.cpu().numpy(), relevant.cpu().numpy()
     query, query_keys, database, database_keys = arrays
-    order, first, end = _grouped(query_keys, database_keys)
-    with cpu.as_many_threads_as_torch():
+    order, first, end = _class_ranges(query_keys, database_keys)
+    with cpu.use_torch_thread_count():
         if query_keys.ndim == 1:
-            flat, width = cpu.flat(database[order])
-            return cpu.histogram(query, _by_class(query_keys), flat, first, end, width, bits)
-        flat, width = cpu.flat(database)
+            query_order = _argsort_classes(query_keys)
+            flat, width = cpu.flatten_words(database[order])
+            return cpu.histogram(query, query_order, flat, first, end, width, bits)
+        flat, width = cpu.flatten_words(database)
         return cpu.histogram_multi_hot(query, query_keys, flat, database_keys, width, bits)
 
 
@@ -84,52 +90,67 @@ def graded_histogram(
     database_labels: Array | Tensor,
     bits: int,
 ) -> GradedHistogram:
-    """`distance_histogram` of multi-hot labels, with grades: the numbers of shared labels.
+    """Count items by Hamming distance and by grade, the number of labels shared with the query.
 
-    One pass over the pairs, on a GPU or a CPU as there. The histograms of two shards of a database
-    add up field by field to those of the whole.
+    Takes one pass over the pairs. Queries on a GPU are compared there, otherwise by a numba kernel
+    on the CPU. The histograms of two shards of a database add up, field by field, to those of the
+    whole.
 
     Args:
-        query_words: as for `distance_histogram`, and so is `database_words`.
-        query_labels: multi-hot, (q, c); a query has at most 960 of the labels.
-        database_words: see there.
+        query_words: packed codes, (q, ceil(bits / 64)); uint64, or int64 in a tensor.
+        query_labels: multi-hot, (q, c), with at most 960 labels set per query.
+        database_words: packed codes, (n, ceil(bits / 64)); uint64, or int64 in a tensor.
         database_labels: multi-hot, (n, c).
         bits: length of a code.
 
     Returns:
-        the histograms, see `GradedHistogram`.
+        the histograms of all queries.
 
     Raises:
         ValueError: words or labels have the wrong shape or type, labels are class indices, or a
-            query has so many labels that its gains might overflow.
+            query has so many labels that its gains could overflow.
+
+    Example:
+        >>> words = pack(np.array([[1, 1], [1, -1], [-1, -1]]))
+        >>> labels = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
+        >>> histogram = graded_histogram(words[:1], labels[:1], words, labels, bits=2)
+        >>> histogram.grades, histogram.gains  # the first item has labels 0 and 1
+        (array([[2, 1, 2]]), array([[3., 1., 3.]]))
+        >>> histogram.by_grade
+        array([[0, 1, 2]])
     """
-    arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
+    arrays = _check_arguments(query_words, query_labels, database_words, database_labels, bits)
     query, query_keys, database, database_keys = arrays
     if query_keys.ndim == 1:
         raise ValueError("labels are class indices: grades need multi-hot labels, (q, c), (n, c)")
-    labels = np.bitwise_count(query_keys).sum(axis=1, dtype=np.int64)
-    most = int(labels.max(initial=0))
-    if most > MOST_LABELS:
+    num_labels = np.bitwise_count(query_keys).sum(axis=1, dtype=np.int64)
+    max_grade = int(num_labels.max(initial=0))
+    if max_grade > MAX_LABELS:
         raise ValueError(
-            f"query {labels.argmax()} has {most} labels: give at most {MOST_LABELS}, "
-            "the gains of more may overflow"
+            f"query {num_labels.argmax()} has {max_grade} labels: give at most {MAX_LABELS}, "
+            "the gains of more could overflow"
         )
-    gain = gain_by_grade(most)
+    gain = gain_by_grade(max_grade)
     if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
-        tensors = _tensors(arrays, query_words.device)
-        found = gpu.graded_histogram(*tensors, bits=bits, gain=torch.from_numpy(gain))
-        return GradedHistogram(*(part.numpy() for part in found))
-    codes, width = cpu.flat(database)
-    keys, key_width = cpu.flat(database_keys)
-    with cpu.as_many_threads_as_torch():
+        tensors = _to_tensors(arrays, query_words.device)
+        counts = gpu.graded_histogram(*tensors, bits=bits, gain=torch.from_numpy(gain))
+        return GradedHistogram(*(count.numpy() for count in counts))
+    flat, width = cpu.flatten_words(database)
+    flat_keys, key_width = cpu.flatten_words(database_keys)
+    with cpu.use_torch_thread_count():
         return GradedHistogram(
-            *cpu.graded_histogram(query, query_keys, codes, keys, width, key_width, bits, gain)
+            *cpu.graded_histogram(query, query_keys, flat, flat_keys, width, key_width, bits, gain)
         )
 
 
-def gain_by_grade(most: int) -> Floats:
-    """The gains 2^grade - 1 of the grades 0 to `most`, float64 (most + 1,)."""
-    return np.ldexp(1.0, np.arange(most + 1)) - 1
+def gain_by_grade(max_grade: int) -> Floats:
+    """The gains 2^grade - 1 of the grades 0 to `max_grade`, float64 (max_grade + 1,).
+
+    Example:
+        >>> gain_by_grade(3)
+        array([0., 1., 3., 7.])
+    """
+    return np.ldexp(1.0, np.arange(max_grade + 1)) - 1
 
 
 def database_order_histogram(
@@ -141,50 +162,52 @@ def database_order_histogram(
     *,
     cutoffs: list[int],
 ) -> tuple[Counts, Counts, Floats, Counts]:
-    """`distance_histogram`, and the ranking with ties in database order, as public code has it.
+    """Compute `distance_histogram`, and precisions of the ranking with ties in database order.
 
-    One pass over the pairs, on the CPU.
+    Public code for hashing papers ranks ties in this order. Takes one pass over the pairs, on the
+    CPU.
 
     Args:
-        query_words: as for `distance_histogram`, and so are the next four.
-        query_labels: see there.
-        database_words: see there.
-        database_labels: see there.
-        bits: see there.
+        query_words: packed codes, (q, ceil(bits / 64)); uint64, or int64 in a tensor.
+        query_labels: class indices (q,), or multi-hot (q, c).
+        database_words: packed codes, (n, ceil(bits / 64)); uint64, or int64 in a tensor.
+        database_labels: class indices (n,), or multi-hot (n, c), of the same kind as the queries'.
+        bits: length of a code.
         cutoffs: ranks k in ascending order, the last of them the size n of the database.
 
     Returns:
-        items and relevant items (q, bits + 1), as from `distance_histogram`; then for each query
-        and cutoff, (q, len(cutoffs)): the sum of the precisions at the ranks of the relevant items
-        up to the cutoff (float64), and the number of these items (int64).
+        four arrays. Items and relevant items, int64 (q, bits + 1), as from `distance_histogram`.
+        Then, for each query and cutoff, (q, len(cutoffs)): the sum of the precisions at the ranks
+        of the relevant items up to the cutoff, float64, and the number of these items, int64.
 
     Raises:
-        ValueError: words or labels have the wrong shape, or cutoffs do not ascend from 1 to n.
+        ValueError: words or labels have the wrong shape or type, or cutoffs do not ascend from at
+            least 1 to n.
     """
-    arrays = _checked(query_words, query_labels, database_words, database_labels, bits)
+    arrays = _check_arguments(query_words, query_labels, database_words, database_labels, bits)
     ascending = cutoffs == sorted(cutoffs) and cutoffs[0] >= 1
     if not ascending or cutoffs[-1] != len(database_words):
         raise ValueError(
-            f"cutoffs are {cutoffs}: give ascending ranks from 1 to the {len(database_words)} "
-            "items of the database"
+            f"cutoffs are {cutoffs}: give ascending ranks, the last of them the "
+            f"{len(database_words)} items of the database"
         )
     query, query_keys, database, database_keys = arrays
-    grouped = _grouped(query_keys, database_keys)
-    flat, width = cpu.flat(database)
-    with cpu.as_many_threads_as_torch():
+    ranges = _class_ranges(query_keys, database_keys)
+    flat, width = cpu.flatten_words(database)
+    with cpu.use_torch_thread_count():
         return cpu.database_order(
-            query, query_keys, flat, database_keys, *grouped, width, bits, np.array(cutoffs)
+            query, query_keys, flat, database_keys, *ranges, width, bits, np.array(cutoffs)
         )
 
 
-def _checked(
+def _check_arguments(
     query_words: Array | Tensor,
     query_labels: Array | Tensor,
     database_words: Array | Tensor,
     database_labels: Array | Tensor,
     bits: int,
 ) -> tuple[Array, Array, Array, Array]:
-    """Query words and label keys, database words and label keys, as contiguous arrays."""
+    """Check words and labels; return query words and label keys, database words and label keys."""
     sides = [
         ("query", as_words(query_words), as_array(query_labels)),
         ("database", as_words(database_words), as_array(database_labels)),
@@ -205,33 +228,35 @@ def _checked(
     return query, _label_keys(query_label), database, _label_keys(database_label)
 
 
-def _tensors(arrays: tuple[Array, ...], device: torch.device) -> list[Tensor]:
-    """Words and keys on a device, as int64: torch does little with uint64."""
+def _to_tensors(arrays: tuple[Array, ...], device: torch.device) -> list[Tensor]:
+    """Move words and label keys to a device as int64, since torch has few operations on uint64."""
     return [torch.from_numpy(array.view(np.int64)).to(device) for array in arrays]
 
 
 def _label_keys(labels: Array) -> Array:
-    """Class indices as int64 (n,); multi-hot labels packed into uint64 words (n, words)."""
+    """Convert class indices to int64 (n,), and pack multi-hot labels into uint64 (n, words)."""
     if labels.ndim == 1:
         return labels.astype(np.int64)
     return pack(np.where(labels != 0, 1, -1))
 
 
-def _grouped(query_keys: Array, database_keys: Array) -> tuple[Counts, Counts, Counts]:
-    """Positions of the items class by class, and where each query's class begins and ends in them.
+def _class_ranges(query_keys: Array, database_keys: Array) -> tuple[Counts, Counts, Counts]:
+    """Sort the items by class and find the range of each query's class in that order.
 
-    Empty for multi-hot labels.
+    Returns:
+        positions of the items in class order (n,), and for each query the first position of its
+        class in that order and the position after its last, (q,) each. Empty for multi-hot labels.
     """
     if query_keys.ndim > 1:
-        none = np.empty(0, np.int64)
-        return none, none, none
-    order = _by_class(database_keys)
+        empty = np.empty(0, np.int64)
+        return empty, empty, empty
+    order = _argsort_classes(database_keys)
     ascending = database_keys[order]
     first = np.searchsorted(ascending, query_keys, side="left")
     return order, first, np.searchsorted(ascending, query_keys, side="right")
 
 
-def _by_class(keys: Array) -> Counts:
-    """Positions in ascending order of class indices, stable."""
-    short = keys.astype(np.int16)  # numpy sorts these by radix, in a fraction of the time
+def _argsort_classes(keys: Array) -> Counts:
+    """Sort class indices stably; return the positions in ascending order."""
+    short = keys.astype(np.int16)  # numpy sorts int16 by radix, in a fraction of the time
     return np.argsort(short if np.array_equal(short, keys) else keys, kind="stable")

@@ -1,1 +1,1 @@
-"""Hashing methods, one a file: hash head and loss, in torch alone."""
+"""Hashing methods: a hash head and its loss. `base` has the contract; each method has one file."""

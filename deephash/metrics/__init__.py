@@ -1,1 +1,1 @@
-"""Retrieval metrics, exact where items tie, and the health of codes."""
+"""Retrieval metrics that are exact when items tie, and statistics of the codes themselves."""

@@ -1,4 +1,4 @@
-"""How well codes use their bits."""
+"""Statistics that tell how well codes use their bits."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,20 +7,30 @@ from deephash.hamming.codes import unpack
 
 
 def code_health(words: npt.NDArray[np.uint64], bits: int) -> dict[str, float]:
-    """How well codes use their bits.
+    """Measure how well codes use their bits.
 
     Args:
         words: packed codes, uint64 (n, ceil(bits / 64)).
         bits: length of a code.
 
     Returns:
-        `bit_imbalance`, mean over bits of |mean of the bit|, 0 where each bit is +1 for half of
-        the items and 1 where all are constant; `bit_correlation`, mean |correlation| of two
-        bits, over the pairs where both vary (0 where there is no such pair); `constant_bits`;
-        `distinct_codes`, and `distinct_codes_share` of the n codes.
+        `bit_imbalance`: mean over the bits of |mean of the bit|; 0 if each bit is +1 for half of
+        the codes, 1 if all bits are constant.
+        `bit_correlation`: mean |correlation| of two bits, over the pairs in which both vary; 0 if
+        there is no such pair.
+        `constant_bits`: number of bits that have one value in all codes.
+        `distinct_codes`: number of different codes.
+        `distinct_codes_share`: that number divided by n.
 
     Raises:
-        ValueError: words do not fit the number of bits, or there are none.
+        ValueError: words do not match the number of bits, or there are none.
+
+    Example:
+        >>> from deephash.hamming.codes import pack
+        >>> words = pack(np.array([[1, 1, 1], [1, -1, 1], [-1, 1, 1], [-1, -1, 1]]))
+        >>> health = code_health(words, bits=3)  # the third bit is constant
+        >>> health["constant_bits"], health["bit_correlation"], health["distinct_codes"]
+        (1.0, 0.0, 4.0)
     """
     codes = unpack(words, bits).astype(np.float64)
     if not len(codes):

@@ -1,4 +1,4 @@
-"""Rankings by Hamming distance, evaluated: as a function, and as a metric over batches."""
+"""Evaluation of rankings by Hamming distance: a function, and a torchmetrics metric."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,19 +36,20 @@ from deephash.metrics.average_precision import (
 )
 from deephash.metrics.code_health import code_health
 
-QUERIES_AT_ONCE = 1000  # while their histograms are in the cache
+QUERIES_PER_CHUNK = 1000  # few enough for their histograms to stay in the processor's cache
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What `evaluate_codes` found.
+    """The metrics of a ranking, as returned by `evaluate_codes`.
 
     Attributes:
         scalars: means over the queries that have a relevant item, and the number of the others.
-        precision: mean precision within each Hamming radius 0 to bits, float64 (bits + 1,); an
-            empty ball counts as 0. With `recall` it is the field's hash-lookup curve: every
-            point is a radius one can search, nothing is interpolated, and ties do not matter.
-        recall: mean recall within each radius, float64 (bits + 1,).
+        precision: mean precision within each Hamming radius 0 to bits, float64 (bits + 1,); 0
+            within a radius without items. Precision and recall together are the hash-lookup curve:
+            every point is a radius that can be searched, nothing is interpolated, and ties do not
+            matter.
+        recall: mean recall within each Hamming radius 0 to bits, float64 (bits + 1,).
     """
 
     scalars: dict[str, float]
@@ -71,14 +72,16 @@ def evaluate_codes(
 
     The scalars are `map`, `map_best`, `map_worst`; for each k `map@k`, `map_retrieved@k`,
     `precision@k` and `recall@k`; for the radius r `precision_radius{r}`, `recall_radius{r}` and
-    `empty_balls_radius{r}`; and `queries_without_relevant`, a count. With `database_order` also
-    `map_database_order` and, for each k, both cut at it: only for comparison with published
-    tables, since it says as much about the order of the files as about the codes.
+    `empty_balls_radius{r}`, the fraction of queries without an item within the radius; and
+    `queries_without_relevant`, a count. With `database_order` also `map_database_order` and, for
+    each k, `map_database_order@k` and `map_retrieved_database_order@k`. These are only for
+    comparison with published tables, since they depend on the order of the database as much as on
+    the codes.
 
-    Items that share a label with the query are relevant. With multi-hot labels the number of
+    Items that share a label with the query are relevant. With multi-hot labels, the number of
     shared labels is the grade of an item, and there are also `ndcg` and `weighted_map` and, for
-    each k, `ndcg@k` and `weighted_map@k`: see `deephash.metrics.average_precision` for the formulas and their
-    sources.
+    each k, `ndcg@k` and `weighted_map@k`. `deephash.metrics.average_precision` has the formulas and
+    their sources.
 
     Args:
         query_words: packed codes, (q, ceil(bits / 64)), see `deephash.hamming.codes.pack`.
@@ -88,14 +91,21 @@ def evaluate_codes(
         bits: length of a code.
         ks: ranks to cut the ranking at, each at most n.
         radius: Hamming radius of the balls, 0 to bits.
-        database_order: rank with ties in database order as well, on the CPU.
+        database_order: also rank with ties in database order, on the CPU.
 
     Returns:
-        the scalars and the precision-recall curve; NaN where no query has a relevant item.
+        the scalars and the precision-recall curve; NaN if no query has a relevant item.
 
     Raises:
         ValueError: a shape does not fit, queries or database are empty, a rank or the radius is
             out of range, or a query has more than 960 labels.
+
+    Example:
+        >>> query, label = pack(np.array([[1, 1]])), np.array([0])
+        >>> database, labels = pack(np.array([[1, 1], [1, -1], [-1, 1]])), np.array([0, 0, 1])
+        >>> ranking = evaluate_codes(query, label, database, labels, bits=2, ks=[1], radius=1)
+        >>> round(ranking.scalars["map"], 4), ranking.scalars["map@1"]  # the last two items tie
+        (0.9167, 1.0)
     """
     if not len(query_words) or not len(database_words):
         raise ValueError(
@@ -118,33 +128,36 @@ def evaluate_codes(
         items, relevant = distance_histogram(*pairs)
     total = relevant.sum(axis=1)
 
-    def figures_of(some: slice) -> dict[str, Floats]:
-        values = _figures(items[some], relevant[some], ks, radius)
+    def compute_metrics(rows: slice) -> dict[str, Floats]:
+        values = _binary_metrics(items[rows], relevant[rows], ks, radius)
         if graded is not None:
-            values |= _graded_figures(GradedHistogram._make(part[some] for part in graded), ks)
+            values |= _graded_metrics(GradedHistogram._make(part[rows] for part in graded), ks)
         return values
 
-    starts = range(0, len(items), QUERIES_AT_ONCE)
-    parts = [slice(start, start + QUERIES_AT_ONCE) for start in starts]
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # numpy lets go of Python's lock
-        figures = list(threads.map(figures_of, parts))
-    values = {name: np.concatenate([part[name] for part in figures]) for name in figures[0]}
+    starts = range(0, len(items), QUERIES_PER_CHUNK)
+    chunks = [slice(start, start + QUERIES_PER_CHUNK) for start in starts]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # numpy releases the GIL
+        results = list(threads.map(compute_metrics, chunks))
+    values = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     precision, recall = values.pop("precision"), values.pop("recall")
     if database_order:
         values["map_database_order"] = ratio(sums[:, -1], total)
         for k in ks:
             column = cutoffs.index(k)
-            some, count = sums[:, column], hits[:, column]
-            values[f"map_database_order@{k}"] = ratio(some, np.minimum(k, total))
-            values[f"map_retrieved_database_order@{k}"] = some / np.maximum(1, count)
-    judged = total > 0
-    scalars = {name: float(_mean(value[judged])) for name, value in values.items()}
-    scalars["queries_without_relevant"] = float(np.count_nonzero(~judged))
-    return Ranking(scalars, _mean(precision[judged]), _mean(recall[judged]))
+            values[f"map_database_order@{k}"] = ratio(sums[:, column], np.minimum(k, total))
+            values[f"map_retrieved_database_order@{k}"] = sums[:, column] / np.maximum(
+                1, hits[:, column]
+            )
+    has_relevant = total > 0
+    scalars = {name: float(_mean(value[has_relevant])) for name, value in values.items()}
+    scalars["queries_without_relevant"] = float(np.count_nonzero(~has_relevant))
+    return Ranking(scalars, _mean(precision[has_relevant]), _mean(recall[has_relevant]))
 
 
-def _figures(items: Counts, relevant: Counts, ks: Sequence[int], radius: int) -> dict[str, Floats]:
-    """What is measured of each query, and its precision and recall by radius (q, bits + 1)."""
+def _binary_metrics(
+    items: Counts, relevant: Counts, ks: Sequence[int], radius: int
+) -> dict[str, Floats]:
+    """Compute the metrics of each query (q,), and precision and recall by radius (q, bits + 1)."""
     precision, recall = precision_by_radius(items, relevant), recall_by_radius(relevant)
     values = {
         "precision": precision,
@@ -166,8 +179,8 @@ def _figures(items: Counts, relevant: Counts, ks: Sequence[int], radius: int) ->
     return values
 
 
-def _graded_figures(histogram: GradedHistogram, ks: Sequence[int]) -> dict[str, Floats]:
-    """What is measured of each query where relevance is graded."""
+def _graded_metrics(histogram: GradedHistogram, ks: Sequence[int]) -> dict[str, Floats]:
+    """Compute the metrics of each query (q,) that use the grades."""
     items, relevant, grades, gains, by_grade = histogram
     values = {
         "ndcg": ndcg(items, gains, by_grade),
@@ -180,17 +193,25 @@ def _graded_figures(histogram: GradedHistogram, ks: Sequence[int]) -> dict[str, 
 
 
 class HammingRanking(Metric):
-    """`evaluate_codes` and the database's `code_health`, from batches and over processes.
+    """`evaluate_codes` and the `code_health` of the database, over batches and processes.
 
-    Only packed codes and labels are kept and gathered. A sampler must not pad: an item that two
-    processes saw counts twice. Each process needs one update of each role, of no rows where it has
-    none.
+    Only packed codes and labels are kept and gathered. The sampler must not pad, because an item
+    that two processes see counts twice. Each process needs at least one update for each role, if
+    necessary with an empty batch.
 
     Args:
         bits: length of a code.
         ks: ranks to cut the ranking at.
         radius: Hamming radius of the balls.
-        kwargs: see `torchmetrics.Metric`.
+        kwargs: arguments of `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = HammingRanking(bits=2)
+        >>> metric.update(torch.tensor([[0.3, 0.9]]), torch.tensor([0]), "query")
+        >>> logits = torch.tensor([[1.2, 0.1], [-0.4, -2.0]])
+        >>> metric.update(logits, torch.tensor([0, 1]), "database")
+        >>> metric.compute()["map"]
+        1.0
     """
 
     full_state_update = False
@@ -206,16 +227,16 @@ class HammingRanking(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, labels: Tensor, role: Literal["query", "database"]) -> None:
-        """Add a batch.
+        """Add a batch of queries or of database items.
 
         Args:
-            logits: logits or codes, (n, bits); the sign is taken.
+            logits: logits or codes, (n, bits); they are binarized by their signs.
             labels: class indices (n,) or multi-hot (n, c).
-            role: which side of the ranking the batch is on.
+            role: "query" or "database".
 
         Raises:
-            ValueError: logits are not (n, bits) or NaN, labels have another length, or the role
-                is unknown.
+            ValueError: logits are not (n, bits) or contain NaN, labels have another length, or the
+                role is unknown.
         """
         if role not in ("query", "database"):
             raise ValueError(f"role is {role!r}: give 'query' or 'database'")
@@ -224,14 +245,17 @@ class HammingRanking(Metric):
                 f"{role} logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}: "
                 f"give (n, {self.bits}) logits and as many labels"
             )
-        words = torch.from_numpy(pack(sign(logits)).view(np.int64))  # collectives lack uint64
+        words = torch.from_numpy(pack(sign(logits)).view(np.int64))  # collectives have no uint64
         getattr(self, f"{role}_words").append(words.to(logits.device))
         getattr(self, f"{role}_labels").append(labels)
 
     def compute(self) -> dict[str, float]:
-        """The scalars of `evaluate_codes` and `code_health` over all batches."""
+        """Compute the scalars of `evaluate_codes` and `code_health` over all batches."""
         if not len(self.query_words) or not len(self.database_words):  # lists, or gathered tensors
-            raise ValueError("update once with role 'query' and once with 'database' beforehand")
+            raise ValueError(
+                "there are no queries or no database: call update with role 'query' and with role "
+                "'database' before compute"
+            )
         query_words, query_labels, database_words, database_labels = (
             dim_zero_cat(state)
             for state in (
@@ -256,5 +280,5 @@ class HammingRanking(Metric):
 
 
 def _mean(values: npt.NDArray[Any]) -> Any:
-    """Mean over the queries, NaN where there is none."""
+    """Mean over the queries; NaN if there are none."""
     return values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)

@@ -1,10 +1,10 @@
-"""A phase's curves: collected, kept in its checkpoint, printed, written as CSV."""
+"""Lightning callbacks: curves, progress lines, seeds and signals of a phase."""
 
-import csv
+import logging
 import math
+import signal
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,22 +13,24 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from deephash.core.errors import UserError
-from deephash.core.io import atomic_write
+from deephash.core.seeds import derived_seed
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, float]  # "step" counts over all phases; the other keys are curves
 
 LOG_EVERY = 10  # steps
 
 
-class Curves(Callback):
-    """Collects a phase's curves and hands them to the loggers.
+class CurveRecorder(Callback):
+    """Records the curves of a phase and passes them to the loggers.
 
     The rows are part of the phase's checkpoint: a resumed run, and one that finds a finished
-    pre-training, has the curves of what it did not do itself.
+    pre-training, has the curves of what it did not train itself.
 
     Args:
-        phase: prefix of the training curves; validation curves bear "val/".
-        first_step: how many steps the phases before took.
+        phase: prefix of the training curves; validation curves begin with "val/".
+        first_step: number of steps of the phases before.
     """
 
     def __init__(self, phase: str, first_step: int) -> None:
@@ -36,36 +38,41 @@ class Curves(Callback):
         self.first_step = first_step
         self.rows: list[Row] = []
         self.earlier_seconds = 0.0  # of the sittings before this one
-        self.found_seconds = 0.0  # of another run, which did this phase
+        self.cached_seconds = 0.0  # of another run, which trained this phase
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._images = 0
-        self._began = 0.0
-        self._sitting_began = time.perf_counter()
+        self._epoch_start = 0.0
+        self._sitting_start = time.perf_counter()
+
+    @property
+    def state_key(self) -> str:
+        """Of its state in checkpoints, whatever the class is called."""
+        return "Curves"
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, steps counted from the phase's first, and the seconds they took."""
+        """The rows so far, with steps counted from the start of the phase, and their seconds."""
         rows = [row | {"step": row["step"] - self.first_step} for row in self.rows]
-        seconds = self.earlier_seconds + time.perf_counter() - self._sitting_began
-        return {"rows": rows, "seconds": seconds, "found_seconds": self.found_seconds}
+        seconds = self.earlier_seconds + time.perf_counter() - self._sitting_start
+        return {"rows": rows, "seconds": seconds, "found_seconds": self.cached_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the rows of the checkpoint, and the seconds."""
+        """Take over the rows and seconds of a checkpoint."""
         self.rows = [row | {"step": row["step"] + self.first_step} for row in state_dict["rows"]]
-        self.earlier_seconds = state_dict.get("seconds", 0.0)  # 0.2 kept none
-        self.found_seconds = state_dict.get("found_seconds", 0.0)
+        self.earlier_seconds = state_dict["seconds"]
+        self.cached_seconds = state_dict["found_seconds"]
 
-    def of_another_run(self) -> None:
-        """The seconds so far were not this run's."""
-        self.found_seconds, self.earlier_seconds = self.earlier_seconds, 0.0
+    def mark_as_cached(self) -> None:
+        """Count the seconds so far as those of another run."""
+        self.cached_seconds, self.earlier_seconds = self.earlier_seconds, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replay what the checkpoint held."""
-        replay(self.rows, rewriting(trainer.loggers))
+        """Replay the rows of the checkpoint to loggers that start empty."""
+        replay(self.rows, loggers_starting_empty(trainer.loggers))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of the throughput."""
-        self._images, self._began = 0, time.perf_counter()
+        self._images, self._epoch_start = 0, time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -75,35 +82,36 @@ class Curves(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Average the terms of the loss over some steps.
+        """Average the terms of the loss over `LOG_EVERY` steps, or up to the end of the epoch.
 
         Raises:
-            UserError: the loss is no longer a finite number.
+            UserError: the loss is not a finite number.
         """
         self._steps += 1
         self._images += len(batch["labels"])
         for name, value in outputs.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
-        last_of_epoch = batch_idx + 1 == trainer.num_training_batches
-        if self._steps < LOG_EVERY and not last_of_epoch:
+        is_last_of_epoch = batch_idx + 1 == trainer.num_training_batches
+        if self._steps < LOG_EVERY and not is_last_of_epoch:
             return
         row = {f"{self.phase}/{key}": float(s) / self._steps for key, s in self._sums.items()}
         self._sums, self._steps = {}, 0
         if not math.isfinite(row[f"{self.phase}/loss"]):
             raise UserError(
-                f"{self.phase}: the loss turned {row[f'{self.phase}/loss']} by step "
-                f"{trainer.global_step}. Lower phase.{self.phase}.optimizer.lr, lengthen its "
-                "warmup, or lower method.tau; with trainer.precision=16-mixed, use bf16-mixed."
+                f"{self.phase}: the loss became {row[f'{self.phase}/loss']} by step "
+                f"{trainer.global_step}. Lower training.{self.phase}.optimizer.lr, lengthen "
+                f"training.{self.phase}.scheduler.warmup, or lower method.tau; in place of "
+                "trainer.precision=16-mixed use bf16-mixed."
             )
         row[f"{self.phase}/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        if last_of_epoch:
-            seconds = time.perf_counter() - self._began
+        if is_last_of_epoch:
+            seconds = time.perf_counter() - self._epoch_start
             row[f"{self.phase}/images_per_second"] = self._images / seconds
         self._add(trainer, row)
         pl_module.log("loss", row[f"{self.phase}/loss"], prog_bar=True, logger=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take what the module measured on the validation images."""
+        """Record what the module measured on the validation images."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self._add(trainer, values | {"epoch": float(trainer.current_epoch + 1)})
 
@@ -114,7 +122,7 @@ class Curves(Callback):
 
 
 def replay(rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
-    """Hand rows to loggers."""
+    """Pass rows to loggers."""
     for logger in loggers:
         for row in rows:
             values = {key: value for key, value in row.items() if key != "step"}
@@ -122,67 +130,58 @@ def replay(rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
         logger.save()
 
 
-def rewriting(loggers: Sequence[Logger]) -> list[Logger]:
-    """Those that begin a resumed run with nothing, and write their file anew."""
-    return [logger for logger in loggers if isinstance(logger, CsvLogger)]
+def loggers_starting_empty(loggers: Sequence[Logger]) -> list[Logger]:
+    """Those that write their file anew in a resumed run (attribute `starts_empty`)."""
+    return [logger for logger in loggers if getattr(logger, "starts_empty", False)]
 
 
 class EpochPrinter(Callback):
-    """One line an epoch, for output that is no terminal.
+    """Logs one line per epoch, for output that is not a terminal.
 
     Args:
         phase: its name.
         curves: of the same phase.
     """
 
-    def __init__(self, phase: str, curves: Curves) -> None:
+    def __init__(self, phase: str, curves: CurveRecorder) -> None:
         self.phase = phase
         self.curves = curves
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._began = time.perf_counter()
+        self._epoch_start = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the last values of loss and validation."""
+        """Log the last loss and the validation metrics."""
         name = f"{self.phase}/loss"
         values = {"loss": next(row[name] for row in reversed(self.curves.rows) if name in row)}
         values |= {k: float(v) for k, v in trainer.callback_metrics.items() if "val/" in k}
-        shown = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-        seconds = time.perf_counter() - self._began
+        metrics = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+        seconds = time.perf_counter() - self._epoch_start
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-        print(f"{self.phase} {epoch}  {shown}  {seconds:.1f} s", flush=True)
+        log.info("%s %s  %s  %.1f s", self.phase, epoch, metrics, seconds)
 
 
-class CsvLogger(Logger):
-    """All curves in one CSV file: a row a step, a column a curve."""
+class EpochSeeder(Callback):
+    """Seeds the global generators at each epoch, so that a resumed epoch draws the same."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self.rows: list[Row] = []
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
-    @property
-    def name(self) -> str:
-        """Of the logger, for Lightning."""
-        return "csv"
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed by the phase's seed and the epoch."""
+        pl.seed_everything(derived_seed(self.seed, trainer.current_epoch), verbose=False)
 
-    @property
-    def version(self) -> str:
-        """None is kept: a run has one file."""
-        return ""
 
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Not here: config.yaml holds them."""
+class SigtermHandlerKeeper(Callback):
+    """Keeps the process's own SIGTERM handler during training.
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep a row until the next `save`."""
-        self.rows.append({"step": float(step or 0), **metrics})
+    Lightning's handler waits for the other processes, which may not have received the signal.
+    """
 
-    def save(self) -> None:
-        """Write the file anew."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with atomic_write(self.path) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the handler from before the training."""
+        signal.signal(signal.SIGTERM, self.handler)

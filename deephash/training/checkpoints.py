@@ -1,28 +1,23 @@
-"""Checkpoints: read, held to the model, shared by runs."""
+"""Checkpoints: written atomically, and read only by the model that they belong to."""
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from deephash.core import distributed, ranks
 from deephash.core.errors import UserError
 from deephash.core.instantiate import without_import_paths
 from deephash.core.io import atomic_write
 
-POLL = 60  # seconds; the other processes wait for the first, and not beyond the half hour of DDP
-
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file.
+    """Writes a checkpoint beside its path and then moves it there.
 
-    Lightning's own writes to the temporary folder; from another file system, moving is copying, and
-    a process killed meanwhile loses the checkpoint before, too.
+    Lightning's own writes to the temporary folder; from another file system moving is copying, and
+    a process killed meanwhile loses the previous checkpoint, too.
     """
 
     def save_checkpoint(
@@ -33,63 +28,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, part)
 
 
-def read(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a model of that identity.
+def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint of a model with this identity.
 
     Args:
         path: of the file.
-        identity: plain values that tell what the model is.
+        identity: plain values that tell which model it is; import paths are not compared.
 
     Raises:
-        UserError: it cannot be read, or is another model's.
+        UserError: the file cannot be read, or belongs to another model.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # a damaged pickle may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path} is corrupt ({reason}). Remove it, and its phase is trained again."
         ) from None
     found = checkpoint.get("deephash", {})
-    for key, wanted in identity.items():
-        if without_import_paths(found.get(key)) != without_import_paths(wanted):
+    for key, expected in identity.items():
+        if without_import_paths(found.get(key)) != without_import_paths(expected):
             raise UserError(
-                f"{path} is a checkpoint of another model: its {key} is {found.get(key)}, "
-                f"this run's is {wanted}. Start a run of its own, or remove the file."
+                f"{path} belongs to another model: its {key} is {found.get(key)}, that of this run "
+                f"is {expected}. Start a new run, or remove the file."
             )
     return checkpoint
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy a checkpoint, whole or not at all."""
     with atomic_write(target) as part:
         shutil.copyfile(source, part)
-
-
-@contextmanager
-def pretraining_lock(cached: Path) -> Iterator[None]:
-    """Of runs that share a pre-training and begin at once, one trains and the others wait."""
-    lock = FileLock(cached.with_suffix(".lock"))
-    patience = 0
-    while not distributed.broadcast_object(ranks.is_rank_zero() and _acquired(lock, patience)):
-        if not patience:
-            print(f"waiting for {cached}, which another run trains")
-        patience = POLL
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquired(lock: FileLock, patience: float) -> bool:
-    folder = Path(lock.lock_file).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=patience)
-    except Timeout:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"cache_dir={folder} cannot be written to ({error.strerror}). Name another."
-        ) from None
-    return True

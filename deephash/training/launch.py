@@ -14,6 +14,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from deephash.core.errors import UserError
+from deephash.core.program import train_command
 from deephash.core.ranks import is_rank_zero, parent_is_gone
 
 PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy")  # settings that Fabric takes
@@ -101,5 +102,5 @@ def _await_parent_exit() -> None:
 def _lost_process_message(run_dir: Path) -> str:
     return (
         "a process of this run was lost, and the others were stopped. "
-        f"Resume with: python train.py resume={run_dir}"
+        f"Resume with: {train_command(f'resume={run_dir}')}"
     )

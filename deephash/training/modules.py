@@ -1,11 +1,9 @@
 """The LightningModules: a backbone under a classifier, a backbone under a hash head."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -16,78 +14,73 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy
 
-from deephash.core import distributed
+from deephash.core.distributed import all_gather_with_grad
 from deephash.core.errors import UserError
 from deephash.data.datamodule import Batch
-from deephash.hamming.codes import pack, sign
 from deephash.methods.base import HashBatch, Method
 from deephash.metrics.ranking import HammingRanking
+from deephash.training.optimization import Schedule
 
 
 class PhaseModule(pl.LightningModule):
-    """What the phases share: optimiser, schedule, and what their checkpoints say of themselves.
+    """What the phases share: optimizer, schedule, and the identity that their checkpoints bear.
 
     Args:
-        optimizer: makes one from parameters.
-        warmup: share of the steps over which the rate rises to the optimiser's; then it falls
-            linearly to zero.
-        identity: plain values that tell what this model is; written into its checkpoints.
+        backbone: uint8 images (n, c, h, w) to features (n, num_features).
+        make_optimizer: makes the optimizer of parameters given by name.
+        schedule: factor of the rate by step and number of steps.
+        identity: plain values that tell which model this is; written into the checkpoints.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        warmup: float,
+        make_optimizer: Callable[[Mapping[str, nn.Parameter]], Optimizer],
+        schedule: Schedule,
         identity: dict[str, Any],
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.optimizer = optimizer
-        self.warmup = warmup
+        self.make_optimizer = make_optimizer
+        self.schedule = schedule
         self.identity = identity
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Named scalar terms; "loss" is minimised."""
 
-    def trained(self) -> nn.Module:
-        """What the optimiser changes."""
-        return self
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that the optimizer changes, by name."""
+        return dict(self.named_parameters())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser under a rate that rises and falls linearly, step by step."""
-        optimizer = self.optimizer(self.trained().parameters())
-        total = int(self.trainer.estimated_stepping_batches)
-        rising = max(1, round(self.warmup * total))
-
-        def factor(step: int) -> float:
-            return min((step + 1) / rising, (total - step) / max(1, total - rising + 1))
-
-        schedule = LambdaLR(optimizer, factor)
+        """The optimizer and its schedule, which advances at every step."""
+        optimizer = self.make_optimizer(self.trained_parameters())
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total_steps))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down what this model is."""
+        """Add the identity of the model."""
         checkpoint["deephash"] = self.identity
 
 
 class Classifier(PhaseModule):
-    """Backbone and classifier under cross-entropy: the pre-training.
+    """Backbone and linear classifier under cross-entropy: the pre-training.
 
-    Class indices have a softmax over the classes, multi-hot labels a sigmoid for each.
+    Class indices get a softmax over the classes, multi-hot labels a sigmoid per class.
 
     Args:
-        backbone: images (n, c, h, w) to features (n, num_features).
+        backbone: uint8 images (n, c, h, w) to features (n, num_features).
         num_classes: of the labels.
         multi_label: whether the labels are multi-hot.
-        label_smoothing: share of the target spread evenly over the classes, or for multi-hot
-            labels over yes and no.
-        kwargs: see `PhaseModule`.
+        label_smoothing: part of the target that is spread evenly over the classes, or for
+            multi-hot labels over yes and no.
+        kwargs: of `PhaseModule`.
     """
 
     def __init__(
@@ -108,23 +101,23 @@ class Classifier(PhaseModule):
         self.validation_loss = MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits float32 (n, num_classes) of uint8 images."""
+        """Class logits, float32 (n, num_classes), of uint8 images (n, c, h, w)."""
         features = self.backbone(images)
         with torch.autocast(features.device.type, enabled=False):
             return self.classifier(features)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         labels = batch["labels"]
-        logits = distributed.all_gather_with_grad(self(batch["inputs"]), len(labels))
-        right = (logits > 0) == labels if self.multi_label else logits.argmax(dim=1) == labels
+        logits = all_gather_with_grad(self(batch["images"]), len(labels))
+        correct = (logits > 0) == labels if self.multi_label else logits.argmax(dim=1) == labels
         return {
             "loss": self._cross_entropy(logits, labels, self.label_smoothing),
-            "accuracy": right.float().mean(),
+            "accuracy": correct.float().mean(),
         }
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
-        if dataloader_idx == 0:  # the others are trained on
-            logits = self(batch["inputs"])
+        if dataloader_idx == 0:  # the other one serves training images
+            logits = self(batch["images"])
             self.accuracy.update(logits, batch["labels"])
             loss = self._cross_entropy(logits, batch["labels"], smoothing=0)
             self.validation_loss.update(loss, len(logits))
@@ -136,7 +129,7 @@ class Classifier(PhaseModule):
         return F.binary_cross_entropy_with_logits(logits, target)
 
     def on_validation_epoch_end(self) -> None:
-        """Report accuracy and loss."""
+        """Log accuracy and loss of the validation images."""
         self.log("val/accuracy", self.accuracy.compute(), logger=False)
         self.log("val/loss", self.validation_loss.compute(), logger=False)
         self.accuracy.reset()
@@ -147,11 +140,11 @@ class HashingModule(PhaseModule):
     """Backbone and hash head under the method's loss.
 
     Args:
-        backbone: images (n, c, h, w) to features (n, num_features).
+        backbone: uint8 images (n, c, h, w) to features (n, num_features).
         method: hash head and loss.
-        head_only: train the head alone; the inputs are then features extracted beforehand.
+        head_only: train the head alone; batches then hold features extracted beforehand.
         bits: code length.
-        kwargs: see `PhaseModule`.
+        kwargs: of `PhaseModule`.
     """
 
     def __init__(
@@ -160,67 +153,72 @@ class HashingModule(PhaseModule):
         super().__init__(backbone, **kwargs)
         self.method = method
         self.head_only = head_only
-        self.backbone.requires_grad_(not head_only)  # several processes wait for each gradient
+        self.backbone.requires_grad_(not head_only)  # DDP waits for the gradient of each parameter
         self.bits = bits
         self.ranking = HammingRanking(bits=bits, ks=(), radius=0)
 
-    def trained(self) -> nn.Module:
-        return self.method if self.head_only else self
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Those of the head, and of the backbone unless `head_only`."""
+        named = super().trained_parameters().items()
+        return {name: p for name, p in named if not self.head_only or name.startswith("method.")}
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits float32 (n, bits) of uint8 images, or of features where `head_only`."""
-        features = inputs if self.head_only else self.backbone(inputs)
+    def forward(self, images: Tensor) -> Tensor:
+        """Hash logits, float32 (n, bits), of uint8 images (n, c, h, w), or of features
+        (n, num_features) where `head_only`.
+
+        Raises:
+            UserError: the method's logits have another shape.
+        """
+        features = images if self.head_only else self.backbone(images)
         with torch.autocast(features.device.type, enabled=False):
             logits = self.method(features)
-        if logits.shape != (len(inputs), self.bits):
+        if logits.shape != (len(images), self.bits):
             raise UserError(
-                f"method: {type(self.method).__name__} makes logits of shape {tuple(logits.shape)} "
-                f"from {len(inputs)} images, not ({len(inputs)}, {self.bits}) as bits={self.bits} "
-                "asks for. Mend its forward."
+                f"method: {type(self.method).__name__}.forward returns logits of shape "
+                f"{tuple(logits.shape)} for {len(images)} images; bits={self.bits} needs "
+                f"({len(images)}, {self.bits})."
             )
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         labels = batch["labels"]
-        logits = distributed.all_gather_with_grad(self(batch["inputs"]), len(labels))
+        logits = all_gather_with_grad(self(batch["images"]), len(labels))
         with torch.autocast(logits.device.type, enabled=False):
             return self.method.loss(HashBatch(logits, labels))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         role: Literal["query", "database"] = "query" if dataloader_idx == 0 else "database"
-        logits = self(batch["inputs"])
+        logits = self(batch["images"])
         if logits.isnan().any():
             raise UserError(
-                "Logits of validation images are NaN: the last steps broke the weights. "
-                "Lower the learning rate (phase.<name>.optimizer.lr) or method.tau."
+                "The logits of validation images are NaN: the last steps broke the weights. "
+                "Lower the learning rate (training.<phase>.optimizer.lr) or method.tau."
             )
         self.ranking.update(logits, batch["labels"], role)
 
     def on_validation_epoch_end(self) -> None:
-        """Report the mAP of the validation images; stop where all codes are one."""
+        """Log the mAP of the validation images.
+
+        Raises:
+            UserError: all images have the same code.
+        """
         values = self.ranking.compute()
         self.ranking.reset()
         self.log("val/map", values["map"], logger=False, prog_bar=True)
         if values["distinct_codes"] == 1:
             raise UserError(
-                "The codes collapsed: all validation and database images have the same one. "
-                "Lower the learning rate (phase.<name>.optimizer.lr) or method.tau, or start from "
-                "a pre-trained backbone (phases=full)."
+                "The codes collapsed: all validation and database images have the same code. "
+                "Lower the learning rate (training.<phase>.optimizer.lr) or method.tau, or start "
+                "from a pre-trained backbone (phases=full)."
             )
 
 
 class FeatureExtractor(pl.LightningModule):
-    """A backbone that predicts: features float32 (n, num_features), on the CPU."""
+    """Predicts the features of images, float32 (n, num_features), on the CPU."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self.backbone(batch["inputs"]).cpu()
-
-
-def encode_features(method: Method, features: Tensor) -> npt.NDArray[np.uint64]:
-    """Packed codes, uint64 (n, ceil(bits / 64)), of features (n, num_features)."""
-    with torch.inference_mode():
-        return pack(sign(method.cpu().eval()(features)))
+        return self.backbone(batch["images"]).cpu()

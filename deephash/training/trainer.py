@@ -1,66 +1,78 @@
-"""Lightning's Trainer: its settings tried once, then one for each phase."""
+"""Lightning's Trainer: its settings resolved once, then a trainer for each phase."""
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from timm.layers import convert_sync_batchnorm
-from timm.optim import muon
-from timm.optim.muon import zeropower_via_newtonschulz
 from torch import nn
 
-from deephash.core import ranks
 from deephash.core.errors import UserError
 from deephash.core.instantiate import build
-from deephash.experiment.run_dir import is_multirun
+from deephash.core.ranks import launched_world_size
 from deephash.training.checkpoints import AtomicCheckpointIO
 
 Module = TypeVar("Module", bound=nn.Module)
 
-WHERE = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")  # not what it learns
+PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
 
 
-def settled(node: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The trainer's settings with `precision: auto` resolved, tried once; how many processes."""
-    if node.get("precision") == "auto":
-        node = {**node, "precision": "bf16-mixed" if _has_bfloat16(node) else "32-true"}
-    set_muon_dtype(torch.bfloat16 if _has_bfloat16(node) else torch.float32)
+def resolve_trainer_config(
+    config: dict[str, Any], *, is_multirun: bool
+) -> tuple[dict[str, Any], int]:
+    """The trainer's settings with `precision: auto` resolved, and the number of processes.
+
+    Args:
+        config: settings of Lightning's Trainer, of `conf/trainer/`.
+        is_multirun: whether the run is a job of a sweep, which cannot launch processes itself.
+
+    Raises:
+        UserError: Lightning refuses the settings, or they do not fit the processes launched.
+    """
+    if config.get("precision") == "auto":
+        config = {**config, "precision": "bf16-mixed" if has_bfloat16(config) else "32-true"}
     try:
-        trainer = build("trainer", node, logger=False, enable_checkpointing=False)
-    except Exception as error:
-        if isinstance(error, UserError):
-            raise
+        trainer = build("trainer", config, logger=False, enable_checkpointing=False)
+    except UserError:
+        raise
+    except Exception as error:  # Lightning raises many kinds
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(
-            f"trainer: {reason} (accelerator={node.get('accelerator')}, "
-            f"devices={node.get('devices')}, precision={node['precision']}). "
+            f"trainer: {reason} (accelerator={config.get('accelerator')}, "
+            f"devices={config.get('devices')}, precision={config['precision']}). "
             "Without a GPU use trainer=cpu."
         ) from None
-    wanted, started = trainer.world_size, ranks.launched_world_size()
-    if started > 1 and wanted != started:
+    world_size, launched = trainer.world_size, launched_world_size()
+    if launched > 1 and world_size != launched:
         raise UserError(
-            f"{started} processes were started, but trainer.devices={node.get('devices')} makes "
-            f"{wanted}. Use trainer=ddp or trainer=ddp_cpu, which take as many as were started."
+            f"{launched} processes were launched, but trainer.devices={config.get('devices')} "
+            f"makes {world_size}. Use trainer=ddp or trainer=ddp_cpu, which take as many as were "
+            "launched."
         )
-    if wanted > 1 and started == 1 and is_multirun():
+    if world_size > 1 and launched == 1 and is_multirun:
         raise UserError(
-            f"-m with trainer.devices={node.get('devices')}: each of the {wanted} processes would "
-            "start the sweep anew. Start them by torchrun or Slurm, or use one device a run."
+            f"-m with trainer.devices={config.get('devices')}: each of the {world_size} processes "
+            "would start the sweep again. Launch them by torchrun or Slurm, or use one device per "
+            "run."
         )
-    return node, wanted
+    return config, world_size
 
 
-def factory(node: dict[str, Any], folder: Path) -> Callable[..., pl.Trainer]:
-    """Makes a phase's trainer from its callbacks, loggers and epochs; its files lie in `folder`."""
+def trainer_factory(config: dict[str, Any], folder: Path) -> Callable[..., pl.Trainer]:
+    """A function that makes the trainer of a phase from its callbacks, loggers and epochs.
 
-    def trainer(**kwargs: Any) -> pl.Trainer:
+    Args:
+        config: resolved settings, see `resolve_trainer_config`.
+        folder: for files of Lightning's own.
+    """
+    settings = {key: value for key, value in config.items() if key != "sync_batchnorm"}
+
+    def make_trainer(**kwargs: Any) -> pl.Trainer:
         return build(
             "trainer",
-            {key: value for key, value in node.items() if key != "sync_batchnorm"},
+            settings,
             default_root_dir=folder,
             plugins=[AtomicCheckpointIO()],
             enable_model_summary=False,
@@ -71,31 +83,26 @@ def factory(node: dict[str, Any], folder: Path) -> Callable[..., pl.Trainer]:
             **kwargs,
         )
 
-    return trainer
+    return make_trainer
 
 
-def synchronised(module: Module, node: dict[str, Any]) -> Module:
-    """The module with batch norm over all processes, where `trainer.sync_batchnorm` says so.
+def sync_batchnorm(module: Module, config: dict[str, Any]) -> Module:
+    """The module with batch norm over all processes, where `trainer.sync_batchnorm` asks for it.
 
-    Lightning's conversion would take away the activations that are part of timm's batch norms.
+    Lightning's conversion would drop the activations that are fused into timm's batch norms.
     """
-    return convert_sync_batchnorm(module) if node.get("sync_batchnorm") else module
+    if not config.get("sync_batchnorm"):
+        return module
+    from timm.layers import convert_sync_batchnorm  # timm takes a second to import
+
+    return convert_sync_batchnorm(module)
 
 
-def set_muon_dtype(dtype: torch.dtype) -> None:
-    """Have timm's Muon make its products of matrices in this type.
-
-    It makes them in bfloat16 and has no setting for it; a processor without bfloat16 takes ten to
-    twenty times as long for that as for float32, and longer than for all the rest of a step.
-    """
-    muon.zeropower_via_newtonschulz = partial(zeropower_via_newtonschulz, dtype=dtype)
-
-
-def _has_bfloat16(node: dict[str, Any]) -> bool:
-    """Whether the device computes in bfloat16 faster than in float32."""
-    if node.get("accelerator") != "cpu" and torch.cuda.is_available():
+def has_bfloat16(config: dict[str, Any]) -> bool:
+    """Whether the trainer's device computes faster in bfloat16 than in float32."""
+    if config.get("accelerator") != "cpu" and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if node.get("accelerator") == "mps" or torch.backends.mps.is_available():
+    if config.get("accelerator") == "mps" or torch.backends.mps.is_available():
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

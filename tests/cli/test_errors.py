@@ -1,13 +1,16 @@
-"""Wrong input at the command line: exit code 2 and one sentence with value, place and fix."""
+"""Wrong input on the command line: exit code 2 and one sentence with value, place and fix."""
 
 import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from hydra.core.global_hydra import GlobalHydra
+
+from deephash.cli.compose import config_groups
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["dataset=cifar11"], ["dataset=cifar11", "Did you mean 'cifar10'?"]),
         (["method=jiont"], ["method=jiont", "Did you mean 'joint'?"]),
@@ -43,7 +46,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["method.tua=3"], ["method.tua", "Did you mean 'method.tau'?"]),
         (["+method.tua=3"], ["method.tua", "no such setting", "Did you mean 'tau'?"]),
         (["+nonsense=3"], ["nonsense", "no such setting"]),
-        (["phase.hash.optimiser.lr=1"], ["phase.hash.optimizer.lr"]),
+        (["training.hash.optimiser.lr=1"], ["training.hash.optimizer.lr"]),
         (["bits=0"], ["bits=0", "greater than 0"]),
         (["bits=-3"], ["bits=-3", "greater than 0"]),
         (["bits=abc"], ["bits=abc", "valid integer"]),
@@ -51,9 +54,9 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["bits=null"], ["bits=None", "valid integer"]),
         (["bits=???"], ["bits"]),
         (["seed=-1"], ["seed=-1"]),
-        (["phase.hash.epochs=0"], ["phase.hash.epochs=0", "greater than 0"]),
-        (["phase.hash.objective=sing"], ["phase.hash", "sing", "classify", "hash"]),
-        (["phase.pretrain.batch_size=1"], ["phase.pretrain.batch_size=1"]),
+        (["training.hash.epochs=0"], ["training.hash.epochs=0", "greater than 0"]),
+        (["training.hash.objective=sing"], ["training.hash", "sing", "classify", "hash"]),
+        (["training.pretrain.batch_size=1"], ["training.pretrain.batch_size=1"]),
         (["phases.order=[pretrain,hush]"], ["there is no phase 'hush'", "Did you mean 'hash'?"]),
         (["phases.order=[]"], ["phases"]),
         (["phases.order=[hash,pretrain]"], ["comes after one that hashes"]),
@@ -65,41 +68,148 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["backbone.widths=[8,x]"], ["backbone.widths", "valid integer"]),
         (["evaluation.radius=49"], ["evaluation.radius=49", "48"]),
         (["evaluation.ks=[100000]"], ["evaluation.ks", "100000", "1497"]),
-        (["protocol.queries=500"], ["protocol.queries=500", "class"]),
-        (["validation.share=1.0"], ["validation.share=1.0"]),
-        (["phase.hash.optimizer.lr=fast"], ["phase.hash.optimizer.lr=fast"]),
-        (["phase.hash.optimizer.lr=-1"], ["phase.hash.optimizer", "-1"]),
+        (["protocol.queries_per_class=500"], ["protocol.queries_per_class=500", "class"]),
+        (["protocol.validation.fraction=1.0"], ["protocol.validation.fraction=1.0"]),
+        (["training.hash.optimizer.lr=fast"], ["training.hash.optimizer.lr=fast"]),
+        (["training.hash.optimizer.lr=-1"], ["training.hash.optimizer", "-1"]),
         (["augment.translate=16"], ["augment.translate=16", "16 x 16"]),
         (["trainer=gpu"], ["trainer", "gpu", "trainer=cpu"]),
         (["trainer.precision=17"], ["trainer", "17"]),
         (["dataset=cifar10", "data_dir=empty"], ["empty", "data_batch_1", "dataset=digits"]),
         (["dataset=digits", "backbone=lenet", "recipe=nothing"], ["recipe=nothing"]),
-        (["dataset=images"], ["dataset.path=data/images", "no such folder", "class folders"]),
-        (["dataset=images", "dataset.size=big"], ["dataset.size=big", "valid integer"]),
+        (["dataset=image_folder"], ["dataset.path=data/images", "no such folder", "class folders"]),
+        (["dataset=image_folder", "dataset.size=big"], ["dataset.size=big", "valid integer"]),
         (["dataset=nuswide"], ["data/NUS-WIDE", "Groundtruth/AllLabels", "dataset.lists="]),
         (["dataset=nuswide", "dataset.subset=tc22"], ["dataset.subset=tc22", "'tc21'"]),
         (["protocol=given"], ["data/query.txt cannot be read", "No such file"]),
-        (["protocol=10-percent", "protocol.queries=2"], ["protocol.queries=2"]),
+        (["protocol=10-percent", "protocol.query_fraction=2"], ["protocol.query_fraction=2"]),
         (["resume=nowhere"], ["resume=nowhere", "no run is there"]),
         (["run_dir=/dev/null/run"], ["run_dir=/dev/null/run", "Name another run_dir"]),
-        (["logger=wandb", "logger.mode=loud"], ["logger.mode=loud", "'online' or 'offline'"]),
+        (["logger=wandb", "logger.wandb.mode=loud"], ["logger.wandb.mode=loud", "'online' or 'offline'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_is_told_in_one_sentence(train, arguments: list[str], told: list[str]) -> None:
+def test_a_mistake_is_explained_in_one_sentence(train, arguments: list[str], expected: list[str]) -> None:
     code, _, err = train("logger=none", *arguments)
     assert code == 2, err
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if line]
     assert len(lines) == 1, err
     assert lines[0].startswith("error: ")
-    for words in told:
-        assert words in err
+    for text in expected:
+        assert text in err
     assert not Path("runs").exists()
 
 
-def test_help_names_the_groups(train) -> None:
+def test_help_describes_every_choice(train) -> None:
     code, out, _ = train("--help")
     assert code == 0
-    for group in ("dataset", "backbone", "method", "phases", "protocol", "trainer", "logger"):
-        assert f"\n{group}: " in out
+    for group, choices in config_groups().items():
+        assert f"\n{group}:\n" in out
+        for name, description in choices.items():
+            assert f"    {name} " in out
+            assert description in out
+    assert "\nbits: 48\n" in out
+
+
+@pytest.fixture
+def own_conf(tmp_path: Path) -> Path:
+    """A folder of configurations of a user's own, with a data set."""
+    folder = tmp_path / "own"
+    (folder / "dataset").mkdir(parents=True)
+    text = "# Mine.\n_target_: mylab.data.mine\nshade: 3\n"
+    (folder / "dataset" / "mine.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("by", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_own_configurations_reach_help_and_errors(train, own_conf: Path, by: str) -> None:
+    option = by.format(own_conf)
+    assert "    mine          Mine." in train("--help", option)[1]
+    code, _, err = train(option, "dataset=mine", "dataset.shadow=4")
+    assert (code, err) == (
+        2, "error: dataset.shadow: there is no such setting. Did you mean 'dataset.shade'?\n"
+    )  # fmt: skip
+    code, _, err = train(option, "dataset=mines")
+    assert (code, err) == (
+        2, "error: dataset=mines: there is no dataset 'mines'. Did you mean 'mine'?\n"
+    )  # fmt: skip
+    code, _, err = train(option, "dataset=mine")
+    assert code == 2
+    assert "dataset._target_=mylab.data.mine cannot be imported" in err
+    assert "mylab" in err.replace("mylab.data.mine", "")
+
+
+def test_a_configuration_that_two_packages_have_is_refused(train, own_conf: Path) -> None:
+    (own_conf / "dataset" / "digits.yaml").write_text("_target_: mylab.data.mine\n")
+    code, _, err = train(f"hydra.searchpath=[file://{own_conf}]")
+    assert code == 2
+    assert err.startswith(f"error: dataset/digits.yaml is in file://{own_conf} and in ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a: [1", "cannot be read as YAML"),
+        ("defaults: [{/backbone: lenett}]\n", "backbone"),
+        ("defaults: [{override /backbones: lenet}]\n", "backbone"),
+        ("_target_: [1]\n", "dataset"),
+    ],
+)
+def test_own_configuration_that_does_not_compose(
+    train, own_conf: Path, content: str, reason: str
+) -> None:
+    (own_conf / "dataset" / "wrong.yaml").write_text(content)
+    code, _, err = train(f"--config-dir={own_conf}", "dataset=wrong", "logger=none")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert reason in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("hydra.searchpath=[pkg://nolab.conf]", "there is no package 'nolab.conf'"),
+        ("hydra.searchpath=[file:///nowhere]", "file:///nowhere: there is no such folder"),
+        ("--config-dir=nowhere", "nowhere: there is no such folder"),
+    ],
+)
+def test_own_configurations_that_are_not_there(train, argument: str, reason: str) -> None:
+    code, _, err = train(argument)
+    assert code == 2
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+HEAVY = ("torch", "numpy", "pytorch_lightning", "torchmetrics", "timm", "wandb", "matplotlib")
+
+
+def test_nothing_heavy_is_imported_before_a_run_begins(tmp_path: Path) -> None:
+    """Help, a composed configuration, a completion and typos, all in one process."""
+    script = f"""
+import contextlib, io, os, runpy, sys
+os.environ |= {{"COMP_LINE": "train.py dataset=m", "COMP_POINT": "18", "COMP_CWORD": "1"}}
+arguments = [["--help"], ["--cfg", "job"], ["-sc", "query=bash"], ["bitz=48"], ["dataset=cifra10"],
+             ["bits=0"], ["training.hash.epochs=many"], ["resume=nowhere"], ["phase.hash.epochs=1"]]
+outputs = []
+for some in arguments:
+    sys.argv = [{str(ROOT / "train.py")!r}, *some]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    outputs.append(out.getvalue())
+assert "dataset=mnist" in outputs[2], outputs[2]
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert done.stderr.count("error: ") == 6
+
+
+def test_import_deephash_imports_nothing_heavy() -> None:
+    script = f"import sys, deephash; print([n for n in {HEAVY} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

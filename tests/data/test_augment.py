@@ -7,8 +7,8 @@ IMAGES = torch.arange(40 * 2 * 6 * 7, dtype=torch.int64).view(40, 2, 6, 7)
 INDICES = torch.arange(100, 140)
 
 
-def reference(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarray:
-    """Mirror, then shift with reflection, by numpy's own padding."""
+def translate_with_numpy(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarray:
+    """Flip, then translate with reflection by numpy's padding."""
     image = image[:, :, ::-1] if flip else image
     margin = 3
     padded = np.pad(image, ((0, 0), (margin, margin), (margin, margin)), mode="reflect")
@@ -16,59 +16,58 @@ def reference(image: np.ndarray, down: int, right: int, flip: bool) -> np.ndarra
     return padded[:, top : top + image.shape[1], left : left + image.shape[2]]
 
 
-def test_each_image_is_a_reflected_shift_or_its_mirror_image() -> None:
+def test_each_image_is_translated_with_reflection_and_maybe_flipped() -> None:
     seen = set()
-    found = augment(IMAGES, INDICES, translate=2, flip=True, cutout=0, seed=0, epoch=0)
-    for original, changed in zip(IMAGES.numpy(), found.numpy(), strict=True):
+    augmented = augment(IMAGES, INDICES, translate=2, flip=True, cutout=0, seed=0, epoch=0)
+    for original, image in zip(IMAGES.numpy(), augmented.numpy(), strict=True):
         matches = [
             (down, right, flip)
             for down in range(-2, 3)
             for right in range(-2, 3)
             for flip in (False, True)
-            if np.array_equal(reference(original, down, right, flip), changed)
+            if np.array_equal(translate_with_numpy(original, down, right, flip), image)
         ]
         assert len(matches) == 1
         seen.add(matches[0])
-    assert len(seen) > 20  # of 50 ways, by 40 images
+    assert len(seen) > 20  # of 50 combinations, in 40 images
 
 
-def test_depends_on_seed_epoch_and_index_alone() -> None:
-    def augment(indices: torch.Tensor = INDICES, seed: int = 0, epoch: int = 0) -> torch.Tensor:
-        images = IMAGES[indices - 100]
-        some = {"translate": 2, "flip": True, "cutout": 3}
-        return augment(images, indices, **some, seed=seed, epoch=epoch)
+def test_augmentation_depends_only_on_seed_epoch_and_index() -> None:
+    def augment_some(indices: torch.Tensor = INDICES, **kwargs: int) -> torch.Tensor:
+        settings = {"translate": 2, "flip": True, "cutout": 3, "seed": 0, "epoch": 0} | kwargs
+        return augment(IMAGES[indices - 100], indices, **settings)
 
     order = torch.randperm(40)
-    assert torch.equal(augment(INDICES[order]), augment()[order])
-    assert torch.equal(augment(INDICES[5:9]), augment()[5:9])
-    assert not torch.equal(augment(seed=1), augment())
-    assert not torch.equal(augment(epoch=1), augment())
+    assert torch.equal(augment_some(INDICES[order]), augment_some()[order])
+    assert torch.equal(augment_some(INDICES[5:9]), augment_some()[5:9])
+    assert not torch.equal(augment_some(seed=1), augment_some())
+    assert not torch.equal(augment_some(epoch=1), augment_some())
 
 
-def test_alternating_shows_no_view_twice_in_a_row() -> None:
-    def mirrored(epoch: int, seed: int = 0) -> np.ndarray:
+def test_alternating_flip_shows_different_views_in_successive_epochs() -> None:
+    def flipped(epoch: int, seed: int = 0) -> np.ndarray:
         images = augment(
             IMAGES, INDICES, translate=0, flip="alternating", cutout=0, seed=seed, epoch=epoch
         )
-        as_it_is = (images == IMAGES).flatten(1).all(dim=1)
-        assert torch.equal((images == IMAGES.flip(3)).flatten(1).all(dim=1), ~as_it_is)
-        return ~as_it_is.numpy()
+        is_unchanged = (images == IMAGES).flatten(1).all(dim=1)
+        assert torch.equal((images == IMAGES.flip(3)).flatten(1).all(dim=1), ~is_unchanged)
+        return ~is_unchanged.numpy()
 
-    views = np.stack([mirrored(epoch) for epoch in range(6)])
+    views = np.stack([flipped(epoch) for epoch in range(6)])
     np.testing.assert_array_equal(views[1:], ~views[:-1])
-    assert 10 < views[0].sum() < 30  # of 40, half by chance
-    assert (views[0] != mirrored(0, seed=1)).any()
+    assert 10 < views[0].sum() < 30  # about half of 40
+    assert (views[0] != flipped(0, seed=1)).any()
 
 
-def test_nothing_asked_changes_nothing() -> None:
-    same = augment(IMAGES, INDICES, translate=0, flip=False, cutout=0, seed=0, epoch=0)
-    assert torch.equal(same, IMAGES)
+def test_no_augmentation_leaves_images_unchanged() -> None:
+    unchanged = augment(IMAGES, INDICES, translate=0, flip=False, cutout=0, seed=0, epoch=0)
+    assert torch.equal(unchanged, IMAGES)
 
 
-def test_a_square_is_cut_out_about_any_pixel() -> None:
+def test_cutout_is_centred_on_any_pixel() -> None:
     images = torch.randint(0, 256, (2000, 3, 8, 9), dtype=torch.uint8)
     images[:, :, 0, 0] = 255  # no image has its mean colour everywhere
-    changed = augment(
+    augmented = augment(
         images, torch.arange(2000), translate=0, flip=False, cutout=3, seed=0, epoch=0
     )
     squares = {
@@ -81,16 +80,16 @@ def test_a_square_is_cut_out_about_any_pixel() -> None:
         for column in range(9)
     }
     seen = set()
-    for before, after in zip(images.numpy(), changed.numpy(), strict=True):
+    for before, after in zip(images.numpy(), augmented.numpy(), strict=True):
         mean = np.round(before.mean(axis=(1, 2), dtype=np.float32)).astype(np.uint8)
-        where = {tuple(position) for position in np.argwhere((before != after).any(axis=0))}
-        fitting = [
+        changed = {tuple(position) for position in np.argwhere((before != after).any(axis=0))}
+        centres = [
             centre
             for centre, square in squares.items()
-            if where <= set(square) and all((after[:, y, x] == mean).all() for y, x in square)
+            if changed <= set(square) and all((after[:, y, x] == mean).all() for y, x in square)
         ]
-        assert fitting
-        seen.update(fitting[:1] if len(fitting) == 1 else [])
+        assert centres
+        seen.update(centres if len(centres) == 1 else [])
     assert seen == set(squares)
 
 

@@ -1,4 +1,4 @@
-"""Files of MNIST and CIFAR-10: used where they lie; missing, truncated and altered ones told."""
+"""Files of MNIST and CIFAR-10: present ones are used; missing and corrupt ones are reported."""
 
 import struct
 import time
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from deephash.core.errors import UserError
-from deephash.data.datasets.cifar10 import MD5, cifar10
+from deephash.data.datasets.cifar10 import cifar10, published_md5
 from deephash.data.datasets.download import ensure_downloaded
 from deephash.data.datasets.mnist import FILES, mnist
 
@@ -41,7 +41,7 @@ def write_mnist(folder: Path, train: int = 30, test: int = 20) -> dict[str, np.n
     return written
 
 
-def test_mnist_is_read_as_it_lies(tmp_path: Path) -> None:
+def test_mnist_is_read_from_existing_files(tmp_path: Path) -> None:
     written = write_mnist(tmp_path)
     image_set = mnist(str(tmp_path))
     pixels = np.concatenate([written["train"], written["t10k"]])[:, None]
@@ -65,20 +65,20 @@ def test_a_truncated_mnist_file_is_named(tmp_path: Path, name: str, keep: int) -
 
 
 @pytest.mark.parametrize(("load", "folder"), [(mnist, "MNIST"), (cifar10, "cifar-10-batches-py")])
-def test_missing_files_without_network(tmp_path: Path, load: object, folder: str) -> None:
-    with pytest.raises(UserError) as caught:
+def test_missing_files_without_network_are_named(tmp_path: Path, load: object, folder: str) -> None:
+    with pytest.raises(UserError) as error:
         load(str(tmp_path))  # type: ignore[operator]
-    message = str(caught.value)
+    message = str(error.value)
     assert str(tmp_path / folder) in message
     assert "dataset=digits" in message
-    for name in FILES if load is mnist else MD5:
+    for name in FILES if load is mnist else published_md5():
         assert name in message
 
 
 def test_an_altered_cifar10_file_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for name in MD5:
+    for name in published_md5():
         (folder / name).write_bytes(b"not as published")
     with pytest.raises(UserError, match=r"data_batch_1 is corrupt: its MD5 is not c99cafc1"):
         cifar10(str(tmp_path))
@@ -88,7 +88,7 @@ def test_an_altered_cifar10_file_is_named(tmp_path: Path) -> None:
 def test_one_wrong_byte_in_cifar10_is_found(tmp_path: Path, data_dir: Path) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for name in MD5:
+    for name in published_md5():
         content = (data_dir / "cifar-10-batches-py" / name).read_bytes()
         if name == "data_batch_4":
             content = content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
@@ -109,7 +109,7 @@ def test_real_mnist_and_cifar10_are_the_published_ones(data_dir: Path) -> None:
         assert torch.bincount(labels).tolist() == expected
 
 
-def test_of_runs_that_begin_at_once_one_downloads(tmp_path: Path) -> None:
+def test_of_simultaneous_runs_one_downloads(tmp_path: Path) -> None:
     downloads = []
 
     def download() -> None:
@@ -117,8 +117,8 @@ def test_of_runs_that_begin_at_once_one_downloads(tmp_path: Path) -> None:
         time.sleep(0.5)
         (tmp_path / "images").write_text("")
 
-    arguments = "some", tmp_path, ["images"], download
+    arguments = "name", tmp_path, ["images"], download
     with ThreadPoolExecutor() as threads:
-        for done in [threads.submit(ensure_downloaded, *arguments) for _ in range(3)]:
-            done.result()
+        for future in [threads.submit(ensure_downloaded, *arguments) for _ in range(3)]:
+            future.result()
     assert downloads == [1]

@@ -1,4 +1,4 @@
-"""Contracts that every data set of conf/dataset keeps, under every protocol that fits it."""
+"""What every data set of conf/dataset must satisfy, with its default protocol."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import composed, options
-from sample_images import class_folders, labels_of_nuswide, official_nuswide
+from conftest import compose_config, options
+from sample_images import sample_nuswide_labels, write_class_folders, write_official_nuswide
 
 from deephash.core.instantiate import build
 from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
@@ -18,11 +18,11 @@ from deephash.data.splits import (
     find_query_duplicates,
     hold_out_validation,
 )
-from deephash.experiment.settings import checked
+from deephash.experiment.settings import validate_settings
 
 DOWNLOADED = {"mnist", "cifar10"}
-NUSWIDE = labels_of_nuswide(rows=400)
-SIZES = {
+NUSWIDE = sample_nuswide_labels(rows=400)
+SIZES = {  # number of images
     "digits": 1797,
     "mnist": 70_000,
     "cifar10": 60_000,
@@ -30,20 +30,20 @@ SIZES = {
     "nuswide": NUSWIDE[:, [CONCEPTS.index(name) for name in FREQUENT]].any(axis=1).sum(),
 }
 
-Loaded = tuple[ImageSet, Callable[[int], Split]]
+Loaded = tuple[ImageSet, Callable[[int], Split]]  # the split by seed
 
 
-def made_images(folder: Path) -> list[str]:
-    class_folders(folder / "images", per_class=20)
+def write_image_folder(folder: Path) -> list[str]:
+    write_class_folders(folder / "images", per_class=20)
     return [f"data_dir={folder}"]
 
 
-def made_nuswide(folder: Path) -> list[str]:
-    official_nuswide(folder / "NUS-WIDE", NUSWIDE)
-    return [f"data_dir={folder}", "protocol.queries=2", "protocol.train=4"]
+def write_nuswide(folder: Path) -> list[str]:
+    write_official_nuswide(folder / "NUS-WIDE", NUSWIDE)
+    return [f"data_dir={folder}", "protocol.queries_per_class=2", "protocol.train_per_class=4"]
 
 
-MADE = {"images": made_images, "nuswide": made_nuswide}
+WRITERS = {"image_folder": write_image_folder, "nuswide": write_nuswide}
 
 
 @pytest.fixture(
@@ -58,29 +58,31 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     overrides = []
     if name in DOWNLOADED:
         overrides = [f"data_dir={request.getfixturevalue('data_dir')}"]
-    if name in MADE:
+    if name in WRITERS:
         folder = tmp_path_factory.mktemp(name)
-        overrides = [*MADE[name](folder), f"dataset.decoded_dir={folder / 'decoded'}"]
-    settings = checked(composed(f"dataset={name}", *overrides))
+        overrides = [*WRITERS[name](folder), f"dataset.decoded_dir={folder / 'decoded'}"]
+    settings = validate_settings(compose_config(f"dataset={name}", *overrides))
     image_set = build("dataset", settings.dataset)
 
-    def split(seed: int) -> Split:
-        drawn = build("protocol", settings.protocol, image_set, seed)
-        share, database = settings.validation.share, settings.validation.database
+    def draw_split(seed: int) -> Split:
         return hold_out_validation(
-            drawn, image_set.labels.numpy(), share=share, database=database, seed=seed
+            build("protocol", settings.protocol.node(), image_set, seed),
+            image_set.labels.numpy(),
+            fraction=settings.protocol.validation.fraction,
+            database_size=settings.protocol.validation.database_size,
+            seed=seed,
         )
 
-    return image_set, split
+    return image_set, draw_split
 
 
 def test_images_labels_and_ids(loaded: Loaded) -> None:
     image_set, _ = loaded
     n = SIZES[image_set.name]
     assert len(image_set) == len(image_set.labels) == len(set(image_set.ids)) == n
-    some = image_set.images[torch.tensor([0, n - 1])]
-    assert some.dtype == torch.uint8
-    assert (2, *image_set.images.shape[1:]) == some.shape
+    sample = image_set.images[torch.tensor([0, n - 1])]
+    assert sample.dtype == torch.uint8
+    assert (2, *image_set.images.shape[1:]) == sample.shape
     assert image_set.images.shape[0] == n
     if image_set.labels.ndim == 1:
         assert set(image_set.labels.tolist()) == set(range(len(image_set.classes)))
@@ -92,9 +94,9 @@ def test_images_labels_and_ids(loaded: Loaded) -> None:
     assert len(image_set.is_test) == n
 
 
-def test_split_is_disjoint_where_it_must_be(loaded: Loaded) -> None:
-    image_set, split_of = loaded
-    split = split_of(0)
+def test_parts_of_a_split_that_must_be_disjoint_are(loaded: Loaded) -> None:
+    image_set, draw_split = loaded
+    split = draw_split(0)
     for name, indices in split.arrays().items():
         assert len(np.unique(indices)) == len(indices) > 0, name
         assert indices.max() < len(image_set)
@@ -109,19 +111,19 @@ def test_split_is_disjoint_where_it_must_be(loaded: Loaded) -> None:
         )
 
 
-def test_split_is_fixed_by_the_seed(loaded: Loaded) -> None:
-    _, split_of = loaded
-    assert split_of(3).checksum == split_of(3).checksum != split_of(4).checksum
+def test_split_depends_only_on_the_seed(loaded: Loaded) -> None:
+    _, draw_split = loaded
+    assert draw_split(3).checksum == draw_split(3).checksum != draw_split(4).checksum
 
 
-def test_no_query_is_copied_in_the_database(loaded: Loaded) -> None:
-    image_set, split_of = loaded
-    split = split_of(0)
+def test_no_query_has_a_duplicate_in_another_part(loaded: Loaded) -> None:
+    image_set, draw_split = loaded
+    split = draw_split(0)
     assert not find_query_duplicates(image_set, split).any()
     assert drop_query_duplicates(image_set, split).checksum == split.checksum
 
 
-def test_checksum_sees_pixels_and_labels(loaded: Loaded) -> None:
+def test_checksum_depends_on_pixels_and_labels(loaded: Loaded) -> None:
     image_set, _ = loaded
     images = image_set.images[torch.arange(len(image_set))]
     pixels, labels = images.clone(), image_set.labels.clone()
@@ -131,9 +133,9 @@ def test_checksum_sees_pixels_and_labels(loaded: Loaded) -> None:
     def checksum(images: torch.Tensor, labels: torch.Tensor) -> str:
         return ImageSet("x", images, labels, image_set.ids, (), image_set.is_test).checksum
 
-    all_three = {
+    checksums = {
         checksum(images, image_set.labels),
         checksum(pixels, image_set.labels),
         checksum(images, labels),
     }
-    assert len(all_three) == 3
+    assert len(checksums) == 3

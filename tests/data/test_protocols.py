@@ -4,101 +4,111 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import composed
+from conftest import compose_config
 
 from deephash.core.errors import UserError
 from deephash.core.instantiate import build
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import given, per_class, stratified, test_vs_train
-from deephash.data.splits import drop_query_duplicates, hold_out_validation, strata
-from deephash.experiment.settings import checked
+from deephash.data.splits import Split, drop_query_duplicates, hold_out_validation, strata
+from deephash.experiment.settings import validate_settings
 
 test_vs_train.__test__ = False  # type: ignore[attr-defined]  # a protocol, not a test
 
 
-def image_set(per_class: int = 700, classes: int = 10, test: int = 100) -> ImageSet:
+def make_image_set(per_class: int = 700, classes: int = 10, test: int = 100) -> ImageSet:
     n = per_class * classes
     generator = torch.Generator().manual_seed(0)
     return ImageSet(
-        name="made",
+        name="toy",
         images=torch.randint(0, 256, (n, 1, 4, 4), generator=generator, dtype=torch.uint8),
         labels=torch.arange(n) % classes,
-        ids=np.array([f"made/{i}" for i in range(n)]),
+        ids=np.array([f"toy/{i}" for i in range(n)]),
         classes=tuple(f"class {c}" for c in range(classes)),
         is_test=np.arange(n) < test,
     )
 
 
-def counts(made: ImageSet, indices: np.ndarray) -> list[int]:
-    return np.bincount(made.labels.numpy()[indices], minlength=len(made.classes)).tolist()
+def count_classes(image_set: ImageSet, indices: np.ndarray) -> list[int]:
+    return np.bincount(image_set.labels.numpy()[indices], minlength=len(image_set.classes)).tolist()
 
 
-def protocol(name: str, made: ImageSet, *overrides: str, seed: int = 0):
-    settings = checked(composed(f"protocol={name}", *overrides))
-    return build("protocol", settings.protocol, made, seed)
+def draw_split(name: str, image_set: ImageSet, *overrides: str, seed: int = 0) -> Split:
+    settings = validate_settings(compose_config(f"protocol={name}", *overrides))
+    return build("protocol", settings.protocol.node(), image_set, seed)
 
 
 def test_test_vs_train() -> None:
-    made = image_set()
-    split = protocol("test-vs-train", made)
+    image_set = make_image_set()
+    split = draw_split("test-vs-train", image_set)
     assert split.query.tolist() == list(range(100))
     assert split.train.tolist() == split.database.tolist() == list(range(100, 7000))
 
 
 @pytest.mark.parametrize(("name", "searched"), [("1k-59k", 600), ("1k-54k", 100)])
 def test_sampled_protocols(name: str, searched: int) -> None:
-    made = image_set()
-    split = protocol(name, made)
-    assert counts(made, split.query) == [100] * 10
-    assert counts(made, split.train) == [500] * 10
-    assert counts(made, split.database) == [searched] * 10
+    image_set = make_image_set()
+    split = draw_split(name, image_set)
+    assert count_classes(image_set, split.query) == [100] * 10
+    assert count_classes(image_set, split.train) == [500] * 10
+    assert count_classes(image_set, split.database) == [searched] * 10
     assert bool(np.isin(split.train, split.database).all()) == (name == "1k-59k")
 
 
 def test_validation_is_stratified_and_stays_in_the_database() -> None:
-    made = image_set()
-    before = test_vs_train(made, seed=0)
-    split = hold_out_validation(before, made.labels.numpy(), share=0.1, database=500, seed=0)
-    assert counts(made, split.validation) == [69] * 10
+    image_set = make_image_set()
+    before = test_vs_train(image_set, seed=0)
+    split = hold_out_validation(
+        before, image_set.labels.numpy(), fraction=0.1, database_size=500, seed=0
+    )
+    assert count_classes(image_set, split.validation) == [69] * 10
     assert len(split.validation_database) == 500
     assert np.union1d(split.train, split.validation).tolist() == before.train.tolist()
     assert split.database.tolist() == before.database.tolist()
 
 
-@pytest.mark.parametrize("asked", ["protocol.queries=201", "protocol.train=601"])
-def test_more_than_a_class_has_is_refused(asked: str) -> None:
-    made = image_set()
-    with pytest.raises(UserError, match=r"ask 701 images of class 'class 0' of made, .* 700"):
-        protocol("1k-59k", made, asked)
+@pytest.mark.parametrize(
+    "override", ["protocol.queries_per_class=201", "protocol.train_per_class=601"]
+)
+def test_more_images_than_a_class_has_are_refused(override: str) -> None:
+    image_set = make_image_set()
+    with pytest.raises(UserError, match=r"need 701 images of class 'class 0', but toy has 700"):
+        draw_split("1k-59k", image_set, override)
 
 
 def test_a_set_without_test_images_is_refused() -> None:
     with pytest.raises(UserError, match="no official test images"):
-        protocol("test-vs-train", image_set(test=0))
+        draw_split("test-vs-train", make_image_set(test=0))
 
 
 def test_an_empty_database_is_refused() -> None:
-    with pytest.raises(UserError, match="no image is left for the database"):
-        per_class(image_set(), 0, queries=30, train=None, train_in_database=False)
+    with pytest.raises(UserError, match="leave no image for the database"):
+        per_class(
+            make_image_set(), 0, queries_per_class=30, train_per_class=None, train_in_database=False
+        )
 
 
-def test_copies_of_queries_are_left_out_of_database_and_training() -> None:
-    made = image_set()
-    split = test_vs_train(made, seed=0)
-    assert drop_query_duplicates(made, split).checksum == split.checksum
-    copied = split.database[40:43]
-    made = image_set()
-    made.images[split.query[:3]] = made.images[copied]
-    found = drop_query_duplicates(made, split)
-    assert found.query.tolist() == split.query.tolist()
-    assert found.database.tolist() == np.setdiff1d(split.database, copied).tolist()
-    assert found.train.tolist() == np.setdiff1d(split.train, copied).tolist()
+def test_duplicates_of_queries_are_dropped_from_database_and_training() -> None:
+    image_set = make_image_set()
+    split = test_vs_train(image_set, seed=0)
+    assert drop_query_duplicates(image_set, split).checksum == split.checksum
+    duplicates = split.database[40:43]
+    image_set = make_image_set()
+    image_set.images[split.query[:3]] = image_set.images[duplicates]
+    reduced = drop_query_duplicates(image_set, split)
+    assert reduced.query.tolist() == split.query.tolist()
+    assert reduced.database.tolist() == np.setdiff1d(split.database, duplicates).tolist()
+    assert reduced.train.tolist() == np.setdiff1d(split.train, duplicates).tolist()
 
 
-def test_checksum_of_a_split_sees_every_part() -> None:
-    made = image_set()
+def test_checksum_of_a_split_depends_on_every_part() -> None:
+    image_set = make_image_set()
     split = hold_out_validation(
-        test_vs_train(made, seed=0), made.labels.numpy(), share=0.1, database=500, seed=0
+        test_vs_train(image_set, seed=0),
+        image_set.labels.numpy(),
+        fraction=0.1,
+        database_size=500,
+        seed=0,
     )
     sums = {split.checksum}
     for name, indices in split.arrays().items():
@@ -106,23 +116,25 @@ def test_checksum_of_a_split_sees_every_part() -> None:
     assert len(sums) == 6
 
 
-def multi_label(n: int = 3000, classes: int = 5) -> ImageSet:
-    """Class c with chance 1 / (c + 1), and class 0 where there is no other."""
-    made = image_set(per_class=n // classes, classes=classes)
-    chances = 1 / np.arange(1, classes + 1)
-    labels = (np.random.default_rng(0).random((n, classes)) < chances * 0.5).astype(np.uint8)
+def make_multi_label_set(n: int = 3000, classes: int = 5) -> ImageSet:
+    """Class c has probability 0.5 / (c + 1); an image without a class gets class 0."""
+    image_set = make_image_set(per_class=n // classes, classes=classes)
+    probabilities = 0.5 / np.arange(1, classes + 1)
+    labels = (np.random.default_rng(0).random((n, classes)) < probabilities).astype(np.uint8)
     labels[~labels.any(axis=1), 0] = 1
-    return replace(made, labels=torch.from_numpy(labels))
+    return replace(image_set, labels=torch.from_numpy(labels))
 
 
-def test_each_class_of_several_labels_draws_images_of_its_own() -> None:
-    made = multi_label()
-    split = protocol("tc21", made, "protocol.queries=20", "protocol.train=50")
+def test_each_class_of_multi_label_images_draws_its_own() -> None:
+    image_set = make_multi_label_set()
+    split = draw_split(
+        "1k-59k", image_set, "protocol.queries_per_class=20", "protocol.train_per_class=50"
+    )
     assert len(split.query) == 20 * 5
     assert len(split.train) == 50 * 5
     assert not np.intersect1d(split.query, split.train).size
     assert split.database.tolist() == np.setdiff1d(np.arange(3000), split.query).tolist()
-    labels = made.labels.numpy()
+    labels = image_set.labels.numpy()
     assert (labels[split.query].sum(axis=0) >= 20).all()
     assert (labels[split.train].sum(axis=0) >= 50).all()
 
@@ -130,89 +142,86 @@ def test_each_class_of_several_labels_draws_images_of_its_own() -> None:
 def test_strata_are_classes_or_the_rarest_of_several() -> None:
     assert strata(np.array([3, 1, 1])).tolist() == [3, 1, 1]
     labels = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 1], [0, 1, 0]])
-    assert strata(labels).tolist() == [0, 1, 2, 2, 1]  # of 4, 3 and 2 images
+    assert strata(labels).tolist() == [0, 1, 2, 2, 1]  # the classes have 4, 3 and 2 images
 
 
-def test_validation_of_several_labels_has_each_class_in_its_share() -> None:
-    made = multi_label()
-    before = protocol("hashnet", made, "protocol.queries=300", "protocol.train=2000")
-    labels = made.labels.numpy()
-    split = hold_out_validation(before, labels, share=0.1, database=500, seed=0)
-    share = labels[split.validation].sum(axis=0) / labels[before.train].sum(axis=0)
-    np.testing.assert_allclose(share, 0.1, atol=0.04)
+def test_validation_of_multi_label_images_has_the_fraction_of_each_class() -> None:
+    image_set = make_multi_label_set()
+    before = draw_split("hashnet", image_set, "protocol.queries=300", "protocol.train=2000")
+    labels = image_set.labels.numpy()
+    split = hold_out_validation(before, labels, fraction=0.1, database_size=500, seed=0)
+    fractions = labels[split.validation].sum(axis=0) / labels[before.train].sum(axis=0)
+    np.testing.assert_allclose(fractions, 0.1, atol=0.04)
     assert len(split.validation) == pytest.approx(200, abs=5)
 
 
 def test_hashnet_draws_from_all_images() -> None:
-    made = image_set()
-    split = protocol("hashnet", made, "protocol.queries=500", "protocol.train=1000")
+    image_set = make_image_set()
+    split = draw_split("hashnet", image_set, "protocol.queries=500", "protocol.train=1000")
     assert (len(split.query), len(split.train), len(split.database)) == (500, 1000, 6500)
     assert np.isin(split.train, split.database).all()
     assert not np.intersect1d(split.query, split.database).size
     with pytest.raises(UserError, match=r"queries=5000 and protocol.train=10000 .* 7000 images"):
-        protocol("hashnet", made)
+        draw_split("hashnet", image_set)
 
 
-def test_a_tenth_of_each_class_queries() -> None:
-    made = image_set(per_class=70)
-    split = protocol("10-percent", made)
-    assert counts(made, split.query) == [7] * 10
+def test_a_tenth_of_each_class_are_queries() -> None:
+    image_set = make_image_set(per_class=70)
+    split = draw_split("10-percent", image_set)
+    assert count_classes(image_set, split.query) == [7] * 10
     assert split.train.tolist() == split.database.tolist()
-    assert len(split.database) + len(split.query) == len(made)
+    assert len(split.database) + len(split.query) == len(image_set)
 
 
 @pytest.mark.parametrize("name", ["10-percent", "30-per-class", "1k-59k"])
 @pytest.mark.parametrize("test", [0, 100])
-def test_that_a_given_split_is_not_kept_is_told(
-    name: str, test: int, capsys: pytest.CaptureFixture
+def test_a_warning_says_that_the_official_split_is_not_used(
+    name: str, test: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    protocol(name, image_set(test=test))
-    sentence = (
-        "made: its 100 test images are drawn from as all others are; protocol=test-vs-train "
-        "queries with them\n"
+    draw_split(name, make_image_set(test=test))
+    message = (
+        "toy: the official split (100 test images) is not used; protocol=test-vs-train uses it"
     )
-    assert capsys.readouterr().out == sentence * bool(test)
+    assert caplog.messages == [message] * bool(test)
 
 
-def test_a_class_of_one_image_gives_no_query() -> None:
+def test_a_class_of_one_image_has_no_query() -> None:
     labels = torch.tensor([0] * 20 + [1])
-    made = replace(image_set(per_class=3, classes=7), labels=labels, classes=("a", "b"))
-    assert stratified(made, 0, queries=0.1).query.max() < 20
+    image_set = replace(make_image_set(per_class=3, classes=7), labels=labels, classes=("a", "b"))
+    assert stratified(image_set, 0, query_fraction=0.1).query.max() < 20
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
-def test_a_share_that_leaves_nothing_is_refused(share: float) -> None:
-    with pytest.raises(UserError, match=rf"protocol.queries={share} makes"):
-        stratified(image_set(per_class=70), 0, queries=share)
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
+def test_a_fraction_that_leaves_nothing_is_refused(fraction: float) -> None:
+    with pytest.raises(UserError, match=rf"protocol.query_fraction={fraction} makes"):
+        stratified(make_image_set(per_class=70), 0, query_fraction=fraction)
 
 
-def lists(folder: Path, **names: list[str]) -> list[str]:
+def write_lists(folder: Path, **names: list[str]) -> list[str]:
     for part, lines in names.items():
         (folder / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines))
     return [f"protocol.{part}={folder / part}.txt" for part in names]
 
 
-def test_given_lists(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    made = image_set(per_class=4)
-    overrides = lists(
+def test_given_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image_set = make_image_set(per_class=4)
+    overrides = write_lists(
         tmp_path,
-        queries=["made/3 1 0 0", "made/1\t0 0 1", ""],
-        train=["C:\\photos\\made\\7", "5"],
-        database=["made/5", "made/7", "made/9", "made/5"],
+        queries=["toy/3 1 0 0", "toy/1\t0 0 1", ""],
+        train=["C:\\photos\\toy\\7", "5"],
+        database=["toy/5", "toy/7", "toy/9", "toy/5"],
     )
-    split = protocol("given", made, *overrides)
+    split = draw_split("given", image_set, *overrides)
     assert split.query.tolist() == [1, 3]
     assert split.train.tolist() == [5, 7]
     assert split.database.tolist() == [5, 7, 9]
-    assert capsys.readouterr().out == (
-        f"{tmp_path}/database.txt: 1 of 4 lines name an image again\n"
-    )
-    split = protocol("given", made, *overrides[:2])
+    assert caplog.messages == [f"{tmp_path}/database.txt: 1 of 4 lines repeat an image"]
+    split = draw_split("given", image_set, *overrides[:2])
     assert split.database.tolist() == [i for i in range(40) if i not in (1, 3)]
 
 
 @pytest.mark.parametrize(
-    ("ids", "line", "named"),
+    ("ids", "line", "expected"),
     [
         (["cat/0.jpg", "dog/1.jpg"], "dog/0.jpg", None),
         (["cat/0.jpg", "dog/1.jpg"], "dog/1.jpg", "dog/1.jpg"),
@@ -230,57 +239,62 @@ def test_given_lists(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["a\u20281.jpg", "b.jpg"], "a\u20281.jpg", "a\u20281.jpg"),
     ],
 )
-def test_a_line_names_an_image_by_whole_folders(
-    ids: list[str], line: str, named: str | None, tmp_path: Path
+def test_a_name_matches_an_id_by_whole_folders(
+    ids: list[str], line: str, expected: str | None, tmp_path: Path
 ) -> None:
-    made = replace(image_set(per_class=1, classes=3), ids=np.array([*ids, "last"]))
+    image_set = replace(make_image_set(per_class=1, classes=3), ids=np.array([*ids, "last"]))
     query, train = tmp_path / "query.txt", tmp_path / "train.txt"
     query.write_text(f"{line}\n", encoding="utf-8-sig")  # as spreadsheets begin a file
     train.write_text("last\n")
 
-    def split() -> list[int]:
-        where = {"queries": str(query), "train": str(train), "database": None}
-        return given(made, 0, **where, tolerated=0).query.tolist()
+    def find_queries() -> list[int]:
+        lists = {"queries": str(query), "train": str(train), "database": None}
+        return given(image_set, 0, **lists, max_missing_fraction=0).query.tolist()
 
-    if named is None:
-        with pytest.raises(UserError, match="names 1 images, of which made lacks 1"):
-            split()
+    if expected is None:
+        with pytest.raises(UserError, match="names 1 images, 1 of which are not in toy"):
+            find_queries()
     else:
-        assert split() == [ids.index(named)]
+        assert find_queries() == [ids.index(expected)]
 
 
-def test_a_line_that_names_one_of_several_images_is_refused(tmp_path: Path) -> None:
-    made = replace(image_set(per_class=1, classes=2), ids=np.array(["cat/0.jpg", "dog/0.jpg"]))
-    some = lists(tmp_path, queries=["0.jpg 1"], train=["dog/0.jpg"])
-    with pytest.raises(UserError, match="names 0.jpg, which may be cat/0.jpg or dog/0.jpg. Name"):
-        protocol("given", made, *some)
+def test_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
+    image_set = replace(
+        make_image_set(per_class=1, classes=2), ids=np.array(["cat/0.jpg", "dog/0.jpg"])
+    )
+    overrides = write_lists(tmp_path, queries=["0.jpg 1"], train=["dog/0.jpg"])
+    with pytest.raises(
+        UserError, match=r"queries.txt, line 1: 0.jpg may be cat/0.jpg or dog/0.jpg\. Put"
+    ):
+        draw_split("given", image_set, *overrides)
 
 
-def test_given_names_with_blanks(tmp_path: Path) -> None:
-    made = image_set(per_class=1, classes=3)
-    made = replace(made, ids=np.array(["a 1 b.jpg", "a b.jpg", "c.jpg"]))
-    overrides = lists(tmp_path, queries=["a 1 b.jpg 0 1"], train=["a b.jpg", "c.jpg 1 1"])
-    split = protocol("given", made, *overrides)
+def test_given_names_may_contain_blanks(tmp_path: Path) -> None:
+    image_set = make_image_set(per_class=1, classes=3)
+    image_set = replace(image_set, ids=np.array(["a 1 b.jpg", "a b.jpg", "c.jpg"]))
+    overrides = write_lists(tmp_path, queries=["a 1 b.jpg 0 1"], train=["a b.jpg", "c.jpg 1 1"])
+    split = draw_split("given", image_set, *overrides)
     assert split.query.tolist() == [0]
     assert split.train.tolist() == [1, 2]
 
 
-def test_given_lists_that_leak_or_name_others_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+def test_given_lists_that_leak_or_name_unknown_images_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = image_set(per_class=40)
-    some = [f"made/{i}" for i in range(200)]
-    leaks = lists(tmp_path, queries=some[:10], train=some[9:])
-    with pytest.raises(UserError, match=r"protocol.train=.*names 1 of the queries.* made/9\."):
-        protocol("given", made, *leaks)
-    leaks = lists(tmp_path, queries=some[:10], train=some[10:], database=some[8:])
+    image_set = make_image_set(per_class=40)
+    ids = [f"toy/{i}" for i in range(200)]
+    leaks = write_lists(tmp_path, queries=ids[:10], train=ids[9:])
+    with pytest.raises(UserError, match=r"protocol.train=.*names 1 of the queries.* toy/9\."):
+        draw_split("given", image_set, *leaks)
+    leaks = write_lists(tmp_path, queries=ids[:10], train=ids[10:], database=ids[8:])
     with pytest.raises(UserError, match=r"protocol.database=.*names 2 of the queries"):
-        protocol("given", made, *leaks)
-    unknown = lists(tmp_path, queries=some[:10], train=[*some[10:], "x/1000", "x/1001"])
-    with pytest.raises(UserError, match=r"names 192 images, of which made lacks 2, .*x/1000"):
-        protocol("given", made, *unknown)
-    split = protocol("given", made, *unknown, "protocol.tolerated=0.02")
+        draw_split("given", image_set, *leaks)
+    unknown = write_lists(tmp_path, queries=ids[:10], train=[*ids[10:], "x/1000", "x/1001"])
+    with pytest.raises(UserError, match=r"names 192 images, 2 of which are not in toy; .*x/1000"):
+        draw_split("given", image_set, *unknown)
+    split = draw_split("given", image_set, *unknown, "protocol.max_missing_fraction=0.02")
     assert split.train.tolist() == list(range(10, 200))
-    assert "2 of 192 images are not there" in capsys.readouterr().out
+    assert f"{tmp_path}/train.txt: 2 of 192 images are not in the data set" in caplog.messages
+    lists = {"queries": "nowhere.txt", "train": "", "database": None}
     with pytest.raises(UserError, match=r"nowhere.txt cannot be read: No such file"):
-        given(made, 0, queries="nowhere.txt", train="", database=None, tolerated=0)
+        given(image_set, 0, **lists, max_missing_fraction=0)

@@ -1,4 +1,4 @@
-"""A written split fits its images however an editor saved it, and where it does not it says so."""
+"""A stored split fits its images however an editor saved it; if it does not, the check says so."""
 
 from pathlib import Path
 
@@ -6,50 +6,60 @@ import numpy as np
 import pytest
 import torch
 
+from deephash.core.errors import UserError
 from deephash.data.image_set import ImageSet
 from deephash.data.protocols import given, stratified
-from deephash.data.split_files import differences, write
+from deephash.data.split_files import find_differences, write_split
 
-NAMES = ["cat/%d.jpg", "img %d", "%d 1", "a\u2028%d", "caf\udce9 %d"]  # labels, lines, no UTF-8
+# Ids that end like labels, contain a line separator, a backslash, or bytes that are not UTF-8.
+ID_PATTERNS = ["cat/%d.jpg", "img %d", "%d 1", "a\u2028%d", "a\\%d.jpg", "caf\udce9 %d"]
 
 
-def image_set(name: str) -> ImageSet:
+def make_image_set(id_pattern: str) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     return ImageSet(
-        name="made",
+        name="toy",
         images=torch.randint(0, 256, (20, 1, 4, 4), generator=generator, dtype=torch.uint8),
         labels=torch.arange(20) % 2,
-        ids=np.array([name % i for i in range(20)]),
+        ids=np.array([id_pattern % i for i in range(20)]),
         classes=("a", "b"),
         is_test=np.zeros(20, dtype=bool),
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_written_split_fits_and_is_read_by_the_protocol(name: str, tmp_path: Path) -> None:
-    made = image_set(name)
-    split = stratified(made, 0, queries=0.3)
-    write(tmp_path, made, split, {})
+@pytest.mark.parametrize("id_pattern", ID_PATTERNS)
+def test_a_stored_split_fits_and_is_read_by_the_protocol(id_pattern: str, tmp_path: Path) -> None:
+    image_set = make_image_set(id_pattern)
+    split = stratified(image_set, 0, query_fraction=0.3)
+    write_split(tmp_path, image_set, split, {})
     path = tmp_path / "query.txt"
     lines = path.read_bytes()
     for saved in (lines, b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n") + b"\r\n"):
         path.write_bytes(saved)
-        assert differences(tmp_path, made) == []
-        where = {part: str(tmp_path / f"{part}.txt") for part in ("train", "database")}
-        again = given(made, 0, queries=str(path), **where, tolerated=0)
+        assert find_differences(tmp_path, image_set) == []
+        lists = {part: str(tmp_path / f"{part}.txt") for part in ("train", "database")}
+        again = given(image_set, 0, queries=str(path), **lists, max_missing_fraction=0)
         assert again.checksum == split.checksum
 
 
-def test_what_a_split_is_not_is_told(tmp_path: Path) -> None:
-    made = image_set("%d.jpg")
-    write(tmp_path, made, stratified(made, 0, queries=0.3), {})
+def test_differences_from_the_images_are_named(tmp_path: Path) -> None:
+    image_set = make_image_set("%d.jpg")
+    write_split(tmp_path, image_set, stratified(image_set, 0, query_fraction=0.3), {})
     path = tmp_path / "query.txt"
     lines = path.read_text()
     path.write_text(lines + lines.splitlines()[0] + "\n")
-    assert any(
-        told.startswith("query is 7, and split.json says 6") for told in differences(tmp_path, made)
-    )
+    assert "query is 7, but split.json says 6" in find_differences(tmp_path, image_set)
     path.write_text(lines + "none.jpg\n")
-    assert differences(tmp_path, made) == [
-        "query.txt names 1 images that made lacks, for example none.jpg"
+    assert find_differences(tmp_path, image_set) == [
+        "query.txt names 1 images that are not in toy, for example none.jpg"
     ]
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    image_set = make_image_set("%d.jpg")
+    with pytest.raises(UserError, match=r"split.json cannot be read: No such file.*leave out --ch"):
+        find_differences(tmp_path, image_set)
+    write_split(tmp_path, image_set, stratified(image_set, 0, query_fraction=0.3), {})
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(UserError, match=r"train.txt cannot be read: No such file"):
+        find_differences(tmp_path, image_set)

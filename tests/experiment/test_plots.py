@@ -9,10 +9,10 @@ from deephash.hamming.codes import pack
 
 
 def test_neighbours_are_the_nearest_and_framed_by_hit_or_miss() -> None:
-    # Image i is uniformly grey i; the query is image 0 and the code distance to item i is known.
+    # Image i has the uniform grey level i; image 0 is the query; the distances of codes are known.
     labels = torch.tensor([1, 0, 1, 1, 0, 1])
     image_set = ImageSet(
-        name="made",
+        name="grey",
         images=torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 1, 4, 4),
         labels=labels,
         ids=np.arange(6).astype(str),
@@ -25,11 +25,11 @@ def test_neighbours_are_the_nearest_and_framed_by_hit_or_miss() -> None:
     for image, distance in {1: 3, 2: 1, 3: 7, 4: 0, 5: 1}.items():
         codes[image, :distance] = -1
     figure = neighbours(image_set, split, np.array([0]), pack(codes[query]), pack(codes[database]))
-    shown = [int(np.asarray(axes.images[0].get_array()).max()) for axes in figure.axes]
-    assert shown == [0, 4, 2, 5, 1, 3]
+    images = [int(np.asarray(axes.images[0].get_array()).max()) for axes in figure.axes]
+    assert images == [0, 4, 2, 5, 1, 3]
     assert [axes.get_title() for axes in figure.axes[1:]] == ["0", "1", "1", "3", "7"]
     frames = [to_hex(axes.spines["top"].get_edgecolor()) for axes in figure.axes[1:]]
-    assert frames == [HIT if labels[image] == labels[0] else MISS for image in shown[1:]]
+    assert frames == [HIT if labels[image] == labels[0] else MISS for image in images[1:]]
 
 
 def test_curves_show_each_phase_and_the_validation() -> None:
@@ -41,10 +41,10 @@ def test_curves_show_each_phase_and_the_validation() -> None:
         {"step": 30.0, "val/map": 0.75},
     ]
     losses, validation = curves(rows).axes
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
-    assert drawn == {"pretrain": [[10, 1], [20, 0.5]], "hash": [[30, 0.25]]}
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in validation.lines}
-    assert drawn == {"val/map": [[30, 0.75]], "val/accuracy": [[20, 0.5]]}
+    points = {line.get_label(): line.get_xydata().tolist() for line in losses.lines}
+    assert points == {"pretrain": [[10, 1], [20, 0.5]], "hash": [[30, 0.25]]}
+    points = {line.get_label(): line.get_xydata().tolist() for line in validation.lines}
+    assert points == {"val/map": [[30, 0.75]], "val/accuracy": [[20, 0.5]]}
 
 
 def test_bit_balance_is_the_share_of_ones() -> None:

@@ -5,18 +5,18 @@ import torch
 from deephash.hamming.codes import pack, sign, unpack
 
 
-def test_sign_counts_zero_as_plus_one():
+def test_sign_of_zero_is_plus_one():
     codes = sign(torch.tensor([[-0.5, 0.0, -0.0, 2.0, float("-inf")]]))
     assert codes.dtype == torch.int8
     assert codes.tolist() == [[-1, 1, 1, 1, -1]]
 
 
-def test_sign_refuses_nan_and_names_its_place():
+def test_sign_refuses_nan_and_names_its_position():
     with pytest.raises(ValueError, match="row 1, bit 2 is NaN"):
         sign(torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, float("nan")]]))
 
 
-def test_bit_k_of_a_code_is_bit_k_of_its_word():
+def test_bit_k_of_a_code_is_bit_k_of_its_words():
     codes = np.full((1, 70), -1)
     codes[0, [0, 3, 63, 64, 69]] = 1
     assert pack(codes).tolist() == [[1 + 2**3 + 2**63, 1 + 2**5]]
@@ -24,7 +24,7 @@ def test_bit_k_of_a_code_is_bit_k_of_its_word():
 
 
 @pytest.mark.parametrize("bits", [1, 7, 12, 48, 63, 64, 65, 128, 130])
-def test_unpack_undoes_pack(bits):
+def test_unpack_inverts_pack(bits):
     codes = np.random.default_rng(bits).choice(np.array([-1, 1], np.int8), (9, bits))
     words = pack(codes)
     assert words.shape == (9, -(-bits // 64))
@@ -33,7 +33,7 @@ def test_unpack_undoes_pack(bits):
     assert unpack(words, bits).dtype == np.int8
 
 
-def test_no_codes_are_codes_too():
+def test_pack_and_unpack_of_no_codes():
     assert pack(np.empty((0, 48))).shape == (0, 1)
     assert unpack(np.empty((0, 1), np.uint64), 48).shape == (0, 48)
 
@@ -47,7 +47,7 @@ def test_pack_refuses_other_values_and_shapes():
         pack(np.ones((3, 0)))
 
 
-def test_unpack_refuses_words_of_another_length():
+def test_unpack_refuses_another_number_of_bits():
     words = pack(np.ones((2, 48)))
     with pytest.raises(ValueError, match=r"65 bits are packed into \(n, 2\)"):
         unpack(words, 65)

@@ -1,19 +1,18 @@
-"""Contracts that every method of conf/method keeps."""
+"""The contract of a method, for every method in conf/method."""
 
 import pytest
 import torch
-from conftest import composed, options
+from components import compose_component
+from conftest import options
 
 from deephash.core.instantiate import build
-from deephash.experiment.settings import checked
 from deephash.methods.base import HashBatch, Method, shares_label
 
 
 @pytest.fixture(params=options("method"))
 def method(request: pytest.FixtureRequest) -> Method:
     torch.manual_seed(0)
-    settings = checked(composed(f"method={request.param}"))
-    return build("method", settings.method, 10, 12, 3)
+    return build("method", compose_component("method", request.param), 10, 12, 3)
 
 
 def test_shapes_and_terms(method: Method) -> None:
@@ -31,8 +30,8 @@ def test_gradient_equals_finite_differences(method: Method) -> None:
     assert torch.autograd.gradcheck(lambda u: method.loss(HashBatch(u, labels))["loss"], logits)
 
 
-def test_learns_to_separate(method: Method) -> None:
-    # Three clusters: after training, codes within a cluster are nearer than between any two.
+def test_learns_to_separate_clusters(method: Method) -> None:
+    # After training, codes within a cluster are nearer than codes of any two clusters.
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3
     centres = torch.randn(3, 10, generator=generator) * 3
@@ -44,23 +43,22 @@ def test_learns_to_separate(method: Method) -> None:
         optimizer.step()
     codes = torch.where(method(features) >= 0, 1.0, -1.0)
     inner = codes @ codes.T
-    alike = shares_label(labels, labels)
-    assert inner[alike].min() > inner[~alike].max()
+    similar = shares_label(labels, labels)
+    assert inner[similar].min() > inner[~similar].max()
 
 
-def test_multi_hot_labels_of_one_class_each_are_class_indices(method: Method) -> None:
+def test_one_hot_labels_equal_class_indices(method: Method) -> None:
     logits, labels = torch.randn(9, 12), torch.arange(9) % 3
-    expected = method.loss(HashBatch(logits, labels))
-    found = method.loss(HashBatch(logits, torch.eye(3, dtype=torch.uint8)[labels]))
-    torch.testing.assert_close(found, expected)
+    terms = method.loss(HashBatch(logits, torch.eye(3, dtype=torch.uint8)[labels]))
+    torch.testing.assert_close(terms, method.loss(HashBatch(logits, labels)))
 
 
-def test_many_labels_that_no_two_share_change_nothing(method: Method) -> None:
+def test_labels_that_no_two_items_share_change_nothing(method: Method) -> None:
     logits, labels = torch.randn(9, 12), torch.arange(9) % 3
-    of_its_own = torch.eye(100, dtype=torch.uint8)[:9]
-    several = torch.cat([torch.eye(3, dtype=torch.uint8)[labels], of_its_own], dim=1)
+    unshared = torch.eye(100, dtype=torch.uint8)[:9]
+    multi_hot = torch.cat([torch.eye(3, dtype=torch.uint8)[labels], unshared], dim=1)
     expected = method.loss(HashBatch(logits, labels))
-    torch.testing.assert_close(method.loss(HashBatch(logits, several)), expected)
+    torch.testing.assert_close(method.loss(HashBatch(logits, multi_hot)), expected)
 
 
 def test_order_of_the_batch_does_not_matter(method: Method) -> None:
@@ -71,7 +69,7 @@ def test_order_of_the_batch_does_not_matter(method: Method) -> None:
     torch.testing.assert_close(loss, shuffled)
 
 
-def test_similarity_is_a_shared_label() -> None:
+def test_items_are_similar_if_they_share_a_label() -> None:
     assert shares_label(torch.tensor([1, 2]), torch.tensor([2, 1, 1])).tolist() == [
         [False, True, True],
         [True, False, False],

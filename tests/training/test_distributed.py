@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, assert_same_codes, options
-from sample_images import class_folders
+from sample_images import write_class_folders
 
 PLAIN = [
     "backbone=plain",  # a user's own
     "trainer.precision=64-true",
-    "phase.pretrain.epochs=2",  # 14 steps each
-    "phase.init.epochs=2",
-    "phase.hash.epochs=2",
-    "phase.pretrain.batch_size=99",  # by two or four it leaves a rest
+    "training.pretrain.epochs=2",  # 14 steps each
+    "training.init.epochs=2",
+    "training.hash.epochs=2",
+    "training.pretrain.batch_size=99",  # by two or four it leaves a rest
     "bits=16",
     "logger=csv",
 ]
@@ -113,13 +113,13 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def test_images_in_files_are_decoded_by_the_processes_of_each(tmp_path: Path) -> None:
     overrides = [
         *PLAIN,
-        "dataset=images",
-        f"dataset.path={class_folders(tmp_path / 'photos', per_class=40)}",
+        "dataset=image_folder",
+        f"dataset.path={write_class_folders(tmp_path / 'photos', per_class=40)}",
         f"dataset.decoded_dir={tmp_path / 'decoded'}",
         "dataset.cache_decoded=false",
         "dataset.workers=2",
         "dataset.size=16",
-        "phase.pretrain.batch_size=15",
+        "training.pretrain.batch_size=15",
         "evaluation.ks=[5]",
     ]
     one = trained(tmp_path / "one", "trainer=cpu", *overrides)
@@ -136,7 +136,7 @@ def test_torchrun_starts_as_many_as_it_was_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["first", "other"])
 def test_a_lost_process_ends_the_run_and_another_number_goes_on(lost: str, tmp_path: Path) -> None:
-    longer = [*PLAIN, "phase.hash.epochs=20"]
+    longer = [*PLAIN, "training.hash.epochs=20"]
     uninterrupted = trained(tmp_path / "uninterrupted", "trainer=cpu", *longer)
     folder = tmp_path / "lost"
     process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
@@ -208,7 +208,7 @@ def test_the_next_speaks_although_the_first_is_not_gone_yet(tmp_path: Path) -> N
     [
         (TORCHRUN, ["trainer=cpu"], "2 processes were started, but trainer.devices=1"),
         ((), ["-m", "trainer=ddp_cpu", "bits=8,16"], "would start the sweep anew"),
-        ((), ["trainer=ddp_cpu", "phase.hash.batch_size=3"], "does not go round 2 processes"),
+        ((), ["trainer=ddp_cpu", "training.hash.batch_size=3"], "does not go round 2 processes"),
     ],
     ids=["single device under torchrun", "sweep", "batch too small"],
 )
@@ -227,7 +227,7 @@ def test_a_signal_ends_all_processes_and_leaves_a_run_to_go_on_with(
     sent: signal.Signals, to_all: bool, tmp_path: Path
 ) -> None:
     folder = tmp_path / "stopped"
-    longer = [*PLAIN, "phase.hash.epochs=500"]
+    longer = [*PLAIN, "training.hash.epochs=500"]
     process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
     wait_for(process, "hash 2/500")
     (child,) = children(process.pid)
@@ -244,7 +244,7 @@ def test_a_signal_ends_all_processes_and_leaves_a_run_to_go_on_with(
 
 
 def test_a_slurm_job_that_is_told_of_its_end_is_queued_again_and_goes_on(tmp_path: Path) -> None:
-    longer = [*PLAIN, "phase.hash.epochs=20", "trainer=cpu", "trainer.precision=64-true"]
+    longer = [*PLAIN, "training.hash.epochs=20", "trainer=cpu", "trainer.precision=64-true"]
     uninterrupted = trained(tmp_path / "uninterrupted", *longer)
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/told")
     (tmp_path / "scontrol").chmod(0o755)

@@ -2,16 +2,22 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from deephash.data.image_set import ImageSet
 
 
 def digits() -> ImageSet:
-    """The 1,797 digits of 8 x 8 pixels and 17 grey levels, each pixel doubled to 16 x 16.
+    """Load the 1,797 digits of 8 x 8 pixels and 17 grey levels, doubled to 16 x 16 pixels.
 
-    At 16 x 16 every backbone of the project takes them.
+    Every backbone accepts 16 x 16 pixels.
+
+    Example:
+        >>> image_set = digits()
+        >>> image_set.images.shape, image_set.labels.shape, image_set.classes[:2]
+        (torch.Size([1797, 1, 16, 16]), torch.Size([1797]), ('0', '1'))
     """
+    from sklearn.datasets import load_digits  # slow to import
+
     data = load_digits()
     images = (data.images * 15).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
     return ImageSet(

@@ -1,38 +1,50 @@
-"""Files of a public data set: used where they lie, else downloaded."""
+"""Downloading the files of public data sets that are not present."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
 from deephash.core.errors import UserError
+from deephash.data.files.names import escape_undecodable
+
+logger = logging.getLogger(__name__)
 
 
 def ensure_downloaded(
     name: str, folder: Path, files: Sequence[str], download: Callable[[], object]
 ) -> None:
-    """Call `download`, which shows a progress bar, unless all `files` lie in `folder`.
+    """Call `download` unless all files are present; of several processes, one downloads.
+
+    Args:
+        name: of the data set.
+        folder: that the files lie in.
+        files: their names.
+        download: downloads the data set, and shows its progress.
 
     Raises:
-        UserError: a file is missing and cannot be had.
+        UserError: files are missing and the download failed.
     """
 
-    def missing() -> list[str]:
+    def find_missing() -> list[str]:
         return [file for file in files if not (folder / file).is_file()]
 
-    if not missing():
+    missing = ", ".join(find_missing())
+    if not missing:
         return
-    lacking = ", ".join(missing())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".download.lock"):  # other runs and processes may want them as well
-            if missing():
-                print(f"dataset={name}: {folder} lacks {lacking}; downloading.")
+        with FileLock(folder / ".download.lock"):
+            if find_missing():
+                shown_folder = escape_undecodable(str(folder))
+                logger.info("downloading %s: %s does not hold %s", name, shown_folder, missing)
                 download()
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise UserError(
-            f"dataset={name}: {lacking} not found in {folder}, and the download failed "
-            f"({reason}). Put the files there, name their folder with data_dir=..., "
-            "or use dataset=digits, which needs no download."
+            f"dataset={name}: {missing} not found in {folder}, and the download failed "
+            f"({reason}). Put the files there, name their folder with data_dir=..., or use "
+            "dataset=digits, which needs no download."
         ) from None

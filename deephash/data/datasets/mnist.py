@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import MNIST
 
 from deephash.core.errors import UserError
 from deephash.data.datasets.download import ensure_downloaded
@@ -16,14 +15,16 @@ FILES = [
 
 
 def mnist(data_dir: str) -> ImageSet:
-    """The 70,000 digits of 28 x 28 pixels, training images first.
+    """Load the 70,000 digits of 28 x 28 pixels, training images first.
 
     Args:
-        data_dir: holds `MNIST/raw/`, or is where it is downloaded to.
+        data_dir: holds `MNIST/raw/`, or is where the files are downloaded to.
 
     Raises:
-        UserError: files are missing and cannot be downloaded, or one is truncated.
+        UserError: files are missing and cannot be downloaded, or a file is truncated.
     """
+    from torchvision.datasets import MNIST  # slow to import
+
     raw = Path(data_dir) / "MNIST" / "raw"
     ensure_downloaded("mnist", raw, FILES, lambda: MNIST(data_dir, download=True))
     for name in FILES:
@@ -42,7 +43,7 @@ def mnist(data_dir: str) -> ImageSet:
 
 
 def _check_size(path: Path) -> None:
-    """An IDX file's header says how long it is: type and rank, then the big-endian sizes."""
+    """Compare a file's size with its IDX header: type and rank, then sizes, all big-endian."""
     with path.open("rb") as file:
         header = np.frombuffer(file.read(16).ljust(16, b"\0"), dtype=">i4")
     rank = int(header[0]) & 0xFF if len(header) else 0
@@ -50,6 +51,10 @@ def _check_size(path: Path) -> None:
     if expected != path.stat().st_size:
         raise UserError(
             f"{path} is corrupt: {path.stat().st_size} bytes"
-            + (f", its header says {expected}" if expected else " without an IDX header")
+            + (
+                f" instead of {expected}, as its header says"
+                if expected
+                else " without an IDX header"
+            )
             + ". Delete it, and it is downloaded again."
         )

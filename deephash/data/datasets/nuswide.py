@@ -1,5 +1,6 @@
-"""NUS-WIDE (Chua et al. 2009): 269,648 photographs of Flickr, 81 concepts, several an image."""
+"""NUS-WIDE (Chua et al. 2009): 269,648 Flickr photographs with several of 81 concepts each."""
 
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import Literal
 import numpy as np
 
 from deephash.core.errors import UserError
-from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT, from_lists, official
+from deephash.data.datasets.nuswide_files import (
+    CONCEPTS,
+    FREQUENT,
+    read_label_lists,
+    read_official_files,
+)
 from deephash.data.files.cleaning import DecodingOptions, Listing
 from deephash.data.image_set import ImageSet
 
 SUBSETS = {"tc21": list(FREQUENT), "tc10": list(FREQUENT)[:10], "all81": CONCEPTS}
 IMAGE_FOLDERS = ("Flickr", "images", "image")
+
+logger = logging.getLogger(__name__)
 
 
 def nuswide(
@@ -26,100 +34,113 @@ def nuswide(
     cache_decoded: bool,
     decoded_dir: str,
     workers: int | None,
-    tolerated: float,
+    max_invalid_fraction: float,
 ) -> ImageSet:
-    """The images that have a concept of the subset.
+    """Load the images that have a concept of the subset.
 
-    Official files and lists give the same image set: ids are file names, and rows are in their
-    order.
-
-    A value that is neither 0 nor 1 counts as 0. Two files of one Flickr id are both kept, as the
-    published counts have them.
+    The official files and lists give the same image set: ids are file names, and images are in the
+    order of their ids. A label that is neither 0 nor 1 counts as 0. Two files with the same Flickr
+    id are both kept, as in the published counts.
 
     Args:
         folder: holds `Groundtruth/` and `ImageList/`, or the lists; and `Flickr/`, `images/` or
             `image/`.
         lists: names of lists there, read in place of the official files.
-        order: of the lists' columns; None tells it by how frequent they are.
-        subset: the 21 most frequent concepts, the 10, or all 81.
-        size: see `DecodingOptions`, and so are the others.
-        cache_decoded: see there.
-        decoded_dir: see there.
-        workers: see there; None for the number of cores.
-        tolerated: see there; of impossible values also, counted by rows.
+        order: of the columns of the lists; None infers it from their counts.
+        subset: the 21 most frequent concepts, the 10 most frequent ones, or all 81.
+        size: side of the decoded images in pixels.
+        cache_decoded: whether to keep the decoded images, as one memory-mapped file.
+        decoded_dir: folder for them and for the report of unusable images.
+        workers: number of threads or processes that decode; None for the number of CPU cores.
+        max_invalid_fraction: how many images may be missing, broken or listed twice, and how many
+            labels may be invalid, as a fraction of the images.
 
     Raises:
-        UserError: a file is missing or does not fit the others, or too many images are missing.
+        UserError: a file is missing or does not fit the others, or too many images or labels are
+            invalid.
     """
     place = Path(folder)
-    said = from_lists(place, lists, order) if lists else official(place)
-    wanted = SUBSETS[subset]
-    lacking = [name for name in wanted if name not in said.concepts]
-    if lacking:
+    annotations = read_label_lists(place, lists, order) if lists else read_official_files(place)
+    concepts = SUBSETS[subset]
+    absent = [name for name in concepts if name not in annotations.concepts]
+    if absent:
         raise UserError(
-            f"dataset.subset={subset}: there are no labels of {', '.join(lacking)} in {place}."
+            f"dataset.subset={subset}: there are no labels of {', '.join(absent)} in {place}."
         )
-    labels = said.labels[:, [list(said.concepts).index(name) for name in wanted]]
-    ids = [name.rpartition("/")[2] for name in said.names]
-    chosen = np.flatnonzero(labels.any(axis=1))
-    chosen = chosen[np.argsort(np.array(ids)[chosen], kind="stable")]
-    if len(said.impossible) > tolerated * len(ids):
+    columns = [list(annotations.concepts).index(name) for name in concepts]
+    labels = annotations.labels[:, columns]
+    ids = [name.rpartition("/")[2] for name in annotations.names]
+    rows = np.flatnonzero(labels.any(axis=1))
+    rows = rows[np.argsort(np.array(ids)[rows], kind="stable")]
+    invalid_labels = annotations.invalid_labels
+    if len(invalid_labels) > max_invalid_fraction * len(ids):
         raise UserError(
-            f"{place}: {len(said.impossible):,} labels are neither 0 nor 1, more than "
-            f"dataset.tolerated={tolerated} of the {len(ids):,} rows; for example "
-            f"{said.impossible[0]}."
+            f"{place}: {len(invalid_labels):,} labels are neither 0 nor 1, more than "
+            f"dataset.max_invalid_fraction={max_invalid_fraction} of the {len(ids):,} images "
+            f"allows; for example {invalid_labels[0]}."
         )
-    if said.impossible:
-        print(f"nuswide: {len(said.impossible)} labels are neither 0 nor 1, and count as 0")
-    if said.also_elsewhere:
-        print(f"nuswide: {len(said.also_elsewhere):,} test images are in other lists too")
-    there = _files(place)
-    names = dict.fromkeys(ids[row] for row in chosen)  # a list may repeat rows
-    flickr = Counter(name.rpartition("_")[2] for name in names)
+    if invalid_labels:
+        logger.warning(
+            "nuswide: %s labels are neither 0 nor 1, and count as 0", f"{len(invalid_labels):,}"
+        )
+    shared_test_images = annotations.test_images_in_other_lists
+    if shared_test_images:
+        logger.warning(
+            "nuswide: %s test images are in other lists too", f"{len(shared_test_images):,}"
+        )
+    paths = _find_image_files(place)
+    unique_ids = dict.fromkeys(ids[row] for row in rows)  # a list may repeat images
+    flickr_ids = Counter(image_id.rpartition("_")[2] for image_id in unique_ids)
     listing = Listing(
         name="nuswide",
         source=place,
-        ids=[ids[row] for row in chosen],
+        ids=[ids[row] for row in rows],
         paths=[
-            there.get(said.names[row]) or there.get(ids[row]) or f"{place}/{said.names[row]}"
-            for row in chosen
+            paths.get(annotations.names[row])
+            or paths.get(ids[row])
+            or f"{place}/{annotations.names[row]}"
+            for row in rows
         ],
-        labels=labels[chosen],
-        classes=tuple(wanted),
-        is_test=said.is_test[chosen],
+        labels=labels[rows],
+        classes=tuple(concepts),
+        is_test=annotations.is_test[rows],
         notes={
             "subset": subset,
-            "rows_in_all": len(ids),
-            "rows_without_a_concept_of_the_subset": len(ids) - len(chosen),
-            "impossible_labels_counted_as_0": said.impossible,
-            "test_images_in_other_lists": said.also_elsewhere,
-            "flickr_ids_of_several_files": [name for name, count in flickr.items() if count > 1],
-            "images_of_each_concept": dict(
-                zip(wanted, labels.sum(axis=0, dtype=int).tolist(), strict=True)
+            "rows_in_total": len(ids),
+            "rows_without_a_concept_of_the_subset": len(ids) - len(rows),
+            "invalid_labels_counted_as_0": invalid_labels,
+            "test_images_in_other_lists": shared_test_images,
+            "flickr_ids_of_several_files": [i for i, count in flickr_ids.items() if count > 1],
+            "images_per_concept": dict(
+                zip(concepts, labels.sum(axis=0, dtype=int).tolist(), strict=True)
             ),
         },
     )
-    cores = workers or os.cpu_count() or 1
-    return listing.image_set(
-        DecodingOptions(size, cache_decoded, Path(decoded_dir), cores, tolerated)
+    workers = workers or os.cpu_count() or 1
+    return listing.load(
+        DecodingOptions(size, cache_decoded, Path(decoded_dir), workers, max_invalid_fraction)
     )
 
 
-def _files(place: Path) -> dict[str, str]:
-    """The images by path below their folder and by name; links are followed, in no circle."""
+def _find_image_files(place: Path) -> dict[str, str]:
+    """Paths of all files in the image folder, by relative path and by file name.
+
+    Links to folders are followed, but each folder is visited once.
+    """
     folder = next((place / name for name in IMAGE_FOLDERS if (place / name).is_dir()), None)
     if folder is None:
         raise UserError(
-            f"dataset=nuswide: {place} holds no images: they lie in {', '.join(IMAGE_FOLDERS)}."
+            f"dataset.folder={place} holds no images: it should contain a folder named "
+            f"{', '.join(IMAGE_FOLDERS[:-1])} or {IMAGE_FOLDERS[-1]}."
         )
-    found: dict[str, str] = {}
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if os.path.realpath(parent) in seen:
-            folders.clear()
+    paths: dict[str, str] = {}
+    visited: set[str] = set()
+    for parent, subfolders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in visited:
+            subfolders.clear()
             continue
-        seen.add(os.path.realpath(parent))
-        beneath = os.path.relpath(parent, folder).replace(os.sep, "/")
+        visited.add(os.path.realpath(parent))
+        relative_parent = os.path.relpath(parent, folder).replace(os.sep, "/")
         for name in names:
-            found[name] = found[f"{beneath}/{name}"] = f"{parent}/{name}"
-    return found
+            paths[name] = paths[f"{relative_parent}/{name}"] = f"{parent}/{name}"
+    return paths

@@ -1,5 +1,6 @@
-"""The files of NUS-WIDE: official ones as they are unpacked, and lists as they go round."""
+"""Annotation files of NUS-WIDE: the official ones, and the lists that are in circulation."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deephash.core.errors import UserError
+from deephash.data.files.names import use_forward_slashes
+from deephash.data.files.split_lists import read_list
 from deephash.data.files.tables import SUFFIXES, Table, read_table
 
-# In the official order.
+# In the order of the official files.
 CONCEPTS = (  # noqa: SIM905
     "airport animal beach bear birds boats book bridge buildings cars castle cat cityscape clouds "
     "computer coral cow dancing dog earthquake elk fire fish flags flowers food fox frost garden "
@@ -20,193 +23,198 @@ CONCEPTS = (  # noqa: SIM905
     "soccer sports statue street sun sunset surf swimmers tattoo temple tiger tower town toy train "
     "tree valley vehicle water waterfall wedding whales window zebra"
 ).split()
-# The most frequent ones, and of how many images they are.
+# The most frequent ones, with the number of their images.
 FREQUENT = {
     "sky": 74190, "clouds": 54087, "person": 51577, "water": 35264, "animal": 33887, "grass": 22561,
     "buildings": 17835, "window": 15051, "plants": 14345, "lake": 13392, "ocean": 11307,
     "road": 9524, "flowers": 8605, "sunset": 8418, "reflection": 7875, "rocks": 6327,
     "vehicle": 6099, "snow": 5404, "tree": 5352, "beach": 5239, "mountain": 5099,
 }  # fmt: skip
-# The logarithms of a list's counts go with those of all images where its columns are read right;
-# drawn evenly from the classes they still do: 0.76 for the 2,100 queries, 0.40 if read wrong.
-LIKE, MORE_THAN_OTHERS = 0.6, 0.2
+# If the columns of a list are read in the right order, the logarithms of their counts correlate
+# with those of all images. For the 2,100 queries, drawn evenly from the classes, the correlation is
+# still 0.76, and 0.40 in the wrong order.
+MIN_CORRELATION, MIN_CORRELATION_MARGIN = 0.6, 0.2
 
 Labels = npt.NDArray[np.uint8]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
-class Said:
-    """What files say of all images.
+class Annotations:
+    """What files say of n images.
 
     Attributes:
-        names: of the files, with the folders that they have there.
-        labels: 0 or 1, (n, concepts).
+        names: of the image files, with their folders.
+        labels: uint8 multi-hot (n, concepts).
         concepts: their names.
-        is_test: bool (n,).
-        impossible: where a label was neither 0 nor 1, and what; it counts as 0.
-        also_elsewhere: test images that another list names too.
+        is_test: bool (n,), whether an image belongs to the test set.
+        invalid_labels: places and values of labels that are neither 0 nor 1; they count as 0.
+        test_images_in_other_lists: names of test images that another list names too.
     """
 
     names: list[str]
     labels: Labels
     concepts: Sequence[str]
     is_test: npt.NDArray[np.bool_]
-    impossible: list[str] = field(default_factory=list)
-    also_elsewhere: list[str] = field(default_factory=list)
+    invalid_labels: list[str] = field(default_factory=list)
+    test_images_in_other_lists: list[str] = field(default_factory=list)
 
 
-def official(place: Path) -> Said:
-    """What the official files say, as they are unpacked.
+def read_official_files(folder: Path) -> Annotations:
+    """Read the official files, as they are unpacked.
+
+    Args:
+        folder: holds `ImageList/` and, in `Groundtruth/` or directly, `AllLabels/` or
+            `TrainTestLabels/`.
 
     Raises:
         UserError: a file is missing, or does not fit the others.
     """
-    truth = place / "Groundtruth" if (place / "Groundtruth").is_dir() else place
+    truth = folder / "Groundtruth" if (folder / "Groundtruth").is_dir() else folder
     if (truth / "AllLabels").is_dir():
-        parts = [_part(place, truth / "AllLabels", "", "Imagelist.txt")]
+        parts = [_read_part(folder, truth / "AllLabels", "", "Imagelist.txt")]
     elif (truth / "TrainTestLabels").is_dir():
         parts = [
-            _part(place, truth / "TrainTestLabels", f"_{part}", f"{part}Imagelist.txt")
+            _read_part(folder, truth / "TrainTestLabels", f"_{part}", f"{part}Imagelist.txt")
             for part in ("Train", "Test")
         ]
     else:
         raise UserError(
-            f"dataset=nuswide: {place} holds neither Groundtruth/AllLabels nor "
+            f"dataset.folder={folder} holds neither Groundtruth/AllLabels nor "
             "Groundtruth/TrainTestLabels. Unpack the official files there, name their folder with "
             "dataset.folder=..., or name lists of images with dataset.lists=[train.txt,test.txt]."
         )
     names = [name for part, _, _ in parts for name in part]
-    return Said(
+    return Annotations(
         names=names,
         labels=np.concatenate([labels for _, labels, _ in parts]),
         concepts=CONCEPTS,
-        is_test=_tests(place / "ImageList" / "TestImagelist.txt", names),
-        impossible=[told for _, _, impossible in parts for told in impossible],
+        is_test=_find_test_images(folder / "ImageList" / "TestImagelist.txt", names),
+        invalid_labels=[label for _, _, invalid_labels in parts for label in invalid_labels],
     )
 
 
-def _part(
-    place: Path, folder: Path, suffix: str, names_file: str
+def _read_part(
+    folder: Path, label_folder: Path, suffix: str, list_name: str
 ) -> tuple[list[str], Labels, list[str]]:
-    """Names, labels, and which of these are impossible."""
-    names = _names(place / "ImageList" / names_file)
+    """Names, labels and invalid labels of the images of one list."""
+    names = _read_names(folder / "ImageList" / list_name)
     labels = np.empty((len(names), len(CONCEPTS)), dtype=np.uint8)
-    impossible: list[str] = []
+    invalid_labels: list[str] = []
     for column, concept in enumerate(CONCEPTS):
-        path = folder / f"Labels_{concept}{suffix}.txt"
-        values, wrong = _column(path)
+        path = label_folder / f"Labels_{concept}{suffix}.txt"
+        values, invalid_values = _read_label_column(path)
         if len(values) != len(names):
             raise UserError(
-                f"{path} has {len(values):,} lines, but {names_file} names {len(names):,} images."
+                f"{path} has {len(values):,} lines, but {list_name} names {len(names):,} images."
             )
         labels[:, column] = values
-        impossible += wrong
-    return names, labels, impossible
+        invalid_labels += invalid_values
+    return names, labels, invalid_labels
 
 
-def _tests(path: Path, names: list[str]) -> npt.NDArray[np.bool_]:
-    """Which are test images; none where no file says it."""
+def _find_test_images(path: Path, names: list[str]) -> npt.NDArray[np.bool_]:
+    """Which images are in the official test list: bool (n,); none if there is no such list."""
     if not path.is_file():
         return np.zeros(len(names), dtype=bool)
-    tests = set(_names(path))
-    is_test = np.array([name in tests for name in names])
+    test_names = set(_read_names(path))
+    is_test = np.array([name in test_names for name in names])
     if not is_test.any():
         raise UserError(
-            f"{path} names none of the images, which are called as {names[0]}. Name them as the "
-            "other lists do, or remove it: without it there are no official test images."
+            f"{path} names none of the images, whose names are like {names[0]}. Write them as in "
+            "the other lists, or remove the file: then there are no official test images."
         )
     return is_test
 
 
-def _names(path: Path) -> list[str]:
-    """File names of a list, as this system writes them."""
-    lines = _read(path).decode("utf-8", errors="surrogateescape").splitlines()
-    return [line.strip().replace("\\", "/") for line in lines if line.strip()]
+def _read_names(path: Path) -> list[str]:
+    return [image.name for image in read_list(path)]
 
 
-def _column(path: Path) -> tuple[Labels, list[str]]:
-    """A value a line; and the lines of values that are neither 0 nor 1, which count as 0."""
-    text = _read(path)
+def _read_label_column(path: Path) -> tuple[Labels, list[str]]:
+    """One label per line, and places and values of those that are neither 0 nor 1."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     digits = np.frombuffer(text.translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")
-    lines = text.count(b"\n") + (not text.endswith(b"\n"))
-    if len(digits) == lines and digits.max(initial=0) <= 1:
+    line_count = text.count(b"\n") + (not text.endswith(b"\n"))
+    if len(digits) == line_count and digits.max(initial=0) <= 1:
         return digits, []
     values = [line.strip() for line in text.splitlines()]
-    wrong = [
+    invalid_values = [
         f"{path.name}, line {number}: {value.decode(errors='replace')[:20]!r}"
         for number, value in enumerate(values, 1)
         if value not in (b"0", b"1")
     ]
-    return np.array([value == b"1" for value in values], dtype=np.uint8), wrong
+    return np.array([value == b"1" for value in values], dtype=np.uint8), invalid_values
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"dataset=nuswide: {path} cannot be read: {error.strerror}.") from None
+def read_label_lists(folder: Path, lists: list[str], order: str | None) -> Annotations:
+    """Read lists with one image per line: its path and a 0 or 1 per concept.
 
-
-def from_lists(place: Path, lists: list[str], order: str | None) -> Said:
-    """What lists say: a line an image, its path and 0/1 columns.
-
-    Lists whose names have a word that begins with `test` or `quer` are of test images. A row that
-    its list repeats is given again.
+    Lists whose names contain a word that begins with `test` or `quer` hold test images. A line that
+    repeats an image of the same list is returned again.
 
     Args:
-        place: folder of the lists.
-        lists: their names there.
-        order: "frequency" or "alphabetical", of the columns; None tells it by their counts.
+        folder: of the lists.
+        lists: names of the lists.
+        order: "frequency" or "alphabetical" order of the columns; None infers it from their counts.
 
     Raises:
-        UserError: a list cannot be read, contradicts another, or has columns of unknown order.
+        UserError: a list cannot be read or contradicts another, or the order cannot be inferred.
     """
-    rows: list[tuple[str, str, list[str]]] = []
-    first: dict[str, tuple[str, list[str]]] = {}
-    tests: set[str] = set()
-    others: set[str] = set()
-    width = 0
-    for name in lists:
-        table = _table(place / name)
-        width = width or len(table.columns)
-        if len(table.columns) != width:
+    rows: list[tuple[str, str, list[str]]] = []  # name, place and values
+    first_occurrence: dict[str, tuple[str, list[str]]] = {}  # place and values by name
+    test_names: set[str] = set()
+    other_names: set[str] = set()
+    column_count = 0
+    for list_name in lists:
+        table = _read_label_table(folder / list_name)
+        column_count = column_count or len(table.columns)
+        if len(table.columns) != column_count:
             raise UserError(
-                f"{table.source} has {len(table.columns) - 1} labels a line, but {lists[0]} has "
-                f"{width - 1}."
+                f"{table.source} has {len(table.columns) - 1} labels per line, but {lists[0]} has "
+                f"{column_count - 1}."
             )
-        named: set[str] = set()
-        for number, (path, *values) in zip(table.lines, table.rows, strict=True):
-            image, line = path.replace("\\", "/"), f"{name}, line {number}"
-            where, known = first.setdefault(image, (line, values))
-            if known != values:
-                raise UserError(f"{place / line}: {image} has other labels than in {where}.")
-            if where == line or image in named:
-                rows.append((image, line, values))
-            named.add(image)
-        (tests if _of_tests(name) else others).update(named)
-    every = np.array([values for _, _, values in rows], dtype=str)
-    impossible = [
-        f"{rows[row][1]}: {every[row, column][:20]!r}"
-        for row, column in np.argwhere((every != "0") & (every != "1"))
+        names: set[str] = set()
+        for line, (path, *values) in zip(table.lines, table.rows, strict=True):
+            name, place = use_forward_slashes(path), f"{list_name}, line {line}"
+            first_place, first_values = first_occurrence.setdefault(name, (place, values))
+            if first_values != values:
+                raise UserError(f"{folder / place}: {name} has other labels than in {first_place}.")
+            if first_place == place or name in names:
+                rows.append((name, place, values))
+            names.add(name)
+        (test_names if _is_test_list(list_name) else other_names).update(names)
+    all_values = np.array([values for _, _, values in rows], dtype=str)
+    invalid_labels = [
+        f"{rows[row][1]}: {all_values[row, column][:20]!r}"
+        for row, column in np.argwhere((all_values != "0") & (all_values != "1"))
     ]
-    labels = (every == "1").astype(np.uint8)
-    concepts = _concepts(place / lists[0], labels.sum(axis=0), order)
-    names = [image for image, _, _ in rows]
-    is_test = np.array([image in tests for image in names])
-    return Said(names, labels, concepts, is_test, impossible, sorted(tests & others))
+    labels = (all_values == "1").astype(np.uint8)
+    return Annotations(
+        names=[name for name, _, _ in rows],
+        labels=labels,
+        concepts=_infer_concepts(folder / lists[0], labels.sum(axis=0), order),
+        is_test=np.array([name in test_names for name, _, _ in rows]),
+        invalid_labels=invalid_labels,
+        test_images_in_other_lists=sorted(test_names & other_names),
+    )
 
 
-def _of_tests(name: str) -> bool:
-    """Whether a list's name says so; `latest_train.txt` does not."""
+def _is_test_list(name: str) -> bool:
+    """Whether a word of the name begins with test or quer; `latest_train.txt` has no such word."""
     words = re.findall("[A-Z]?[a-z]+|[A-Z]+", Path(name).stem)
     return any(word.lower().startswith(("test", "quer")) for word in words)
 
 
-def _table(source: Path) -> Table:
+def _read_label_table(source: Path) -> Table:
     if source.suffix.lower() not in SUFFIXES:
         raise UserError(
-            f"{source} is no list by its name. Name it .txt, with blanks between its values, or "
-            f"as what it is of {', '.join(SUFFIXES)}."
+            f"{source} does not have the suffix of a list. Rename it to .txt if its values are "
+            f"separated by blanks, or to one of {', '.join(SUFFIXES)} after its format."
         )
     table = read_table(source)
     if not table.rows:
@@ -214,40 +222,48 @@ def _table(source: Path) -> Table:
     labels = set(table.columns[1:])
     if table.lines[0] > 1 and labels and labels <= {"0", "1"}:
         raise UserError(
-            f"{source}: its first line is an image, not the names of the columns. Give them names "
-            "in a line above."
+            f"{source}: the first line is an image, not column names. Insert a line of column "
+            "names above it."
         )
     return table
 
 
-def _concepts(source: Path, counts: npt.NDArray[np.integer], order: str | None) -> Sequence[str]:
-    """What the columns of a list are, told by how often they are 1."""
+def _infer_concepts(
+    source: Path, counts: npt.NDArray[np.integer], order: str | None
+) -> Sequence[str]:
+    """Concepts of the columns of a list, by how often each column is 1."""
     frequent = list(FREQUENT)[: len(counts)]
-    known = {10: frequent, 21: frequent, 81: CONCEPTS}
-    if len(counts) not in known:
+    known_concepts = {10: frequent, 21: frequent, 81: CONCEPTS}
+    if len(counts) not in known_concepts:
         raise UserError(
-            f"{source} has {len(counts)} labels a line: NUS-WIDE's lists have 81, 21 or 10."
+            f"{source} has {len(counts)} labels per line: lists of NUS-WIDE have 81, 21 or 10."
         )
-    readings = {"alphabetical": sorted(known[len(counts)]), "frequency": frequent}
+    orders = {"alphabetical": sorted(known_concepts[len(counts)]), "frequency": frequent}
     if order is not None:
-        return _of_all(source, readings[order], counts)
+        return _check_length(source, orders[order], counts)
     expected = np.log(list(FREQUENT.values())[: len(frequent)])
-    like = {}
-    for name, reading in readings.items():
-        found = np.log1p([counts[reading.index(concept)] for concept in frequent])
-        like[name] = float(np.corrcoef(found, expected)[0, 1]) if found.std() else 0.0
-    best = max(like, key=lambda name: like[name])
-    if like[best] < LIKE or like[best] - min(like.values()) < MORE_THAN_OTHERS:
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in like.items())
+    correlations = {}
+    for name, concepts in orders.items():
+        log_counts = np.log1p([counts[concepts.index(concept)] for concept in frequent])
+        correlation = np.corrcoef(log_counts, expected)[0, 1] if log_counts.std() else 0.0
+        correlations[name] = float(correlation)
+    best = max(correlations, key=lambda name: correlations[name])
+    margin = correlations[best] - min(correlations.values())
+    if correlations[best] < MIN_CORRELATION or margin < MIN_CORRELATION_MARGIN:
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in correlations.items())
         raise UserError(
-            f"{source}: how frequent its {len(counts)} columns are does not tell what they are "
-            f"(correlation {shown}). Say dataset.order=frequency or dataset.order=alphabetical."
+            f"{source}: the order of its {len(counts)} columns cannot be inferred from their "
+            f"counts (correlation {shown}). Set dataset.order=frequency or "
+            "dataset.order=alphabetical."
         )
-    print(f"nuswide: the columns are in {best} order (correlation {like[best]:.2f})")
-    return _of_all(source, readings[best], counts)
+    logger.info("nuswide: the columns are in %s order (correlation %.2f)", best, correlations[best])
+    return _check_length(source, orders[best], counts)
 
 
-def _of_all(source: Path, reading: Sequence[str], counts: npt.NDArray) -> Sequence[str]:
-    if len(reading) != len(counts):
-        raise UserError(f"{source}: the order of 81 columns can only be alphabetical.")
-    return reading
+def _check_length(source: Path, concepts: Sequence[str], counts: npt.NDArray) -> Sequence[str]:
+    if len(concepts) != len(counts):
+        raise UserError(
+            f"{source}: 81 columns can only be in alphabetical order. Set "
+            "dataset.order=alphabetical."
+        )
+    return concepts

@@ -1,1 +1,1 @@
-"""Image files and lists of them: decoding, caching, parsing, cleaning."""
+"""Image files and lists of them: decoding, caching, parsing and cleaning."""

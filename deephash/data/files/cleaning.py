@@ -1,5 +1,6 @@
-"""From a list of image files to an image set: what cannot be used is counted, listed, left out."""
+"""From a listing of image files to an image set, without the images that cannot be used."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,50 +14,57 @@ import torch
 from deephash.core.errors import UserError
 from deephash.core.io import write_json
 from deephash.data.files.decoded_cache import decode_files
+from deephash.data.files.names import escape_undecodable
 from deephash.data.image_set import ImageSet
 
-SHOWN = 4  # names of many
+MAX_SHOWN_NAMES = 4
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How image files become pixels, as it stands in `conf/dataset/`.
+    """How image files are decoded, as set in `conf/dataset/`.
 
     Attributes:
-        size: side in pixels that images are brought to.
-        keep: whether to keep the decoded images, as one memory-mapped file.
-        folder: where they lie.
-        workers: that decode at once.
-        tolerated: share of the rows that may be missing, broken, unlabelled or repeated.
+        size: side of the decoded images in pixels.
+        cache_decoded: whether to keep the decoded images, as one memory-mapped file.
+        decoded_dir: folder for them and for the report of unusable images.
+        workers: number of threads or processes that decode.
+        max_invalid_fraction: how many of the images may be missing, broken, unlabelled or listed
+            twice, from 0 to 1.
     """
 
     size: int
-    keep: bool
-    folder: Path
+    cache_decoded: bool
+    decoded_dir: Path
     workers: int
-    tolerated: float
+    max_invalid_fraction: float
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise UserError(f"dataset.size={self.size}: give a side of at least 1 pixel.")
-        if not 0 <= self.tolerated <= 1:
-            raise UserError(f"dataset.tolerated={self.tolerated}: give a share from 0 to 1.")
+            raise UserError(f"dataset.size={self.size}: must be at least 1 pixel.")
+        if not 0 <= self.max_invalid_fraction <= 1:
+            raise UserError(
+                f"dataset.max_invalid_fraction={self.max_invalid_fraction}: must lie between 0 "
+                "and 1."
+            )
 
 
 @dataclass
 class Listing:
-    """What is said of images before one is opened: a row an image.
+    """What is known of n images before their files are opened.
 
     Attributes:
         name: of the data set.
-        source: the file or folder that says it, for errors.
-        ids: unique but for repeated rows, the same on every machine.
+        source: file or folder that lists the images, for error messages.
+        ids: str (n,), the same on every machine; unique except for rows that repeat an image.
         paths: of the files.
         labels: int64 class indices (n,), -1 for none, or uint8 multi-hot (n, classes).
-        classes: their names.
-        is_test: bool (n,), of a given split.
-        left_out: rows that cannot be used, a sentence each, by what is wrong.
-        notes: what the report says beside that.
+        classes: class names.
+        is_test: bool (n,), whether an image belongs to the official test set.
+        left_out: descriptions of the rows that cannot be used, by reason.
+        notes: further entries of the report.
     """
 
     name: str
@@ -69,129 +77,144 @@ class Listing:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def image_set(self, decoding: DecodingOptions) -> ImageSet:
-        """The images that can be used: one for each file that is there, whole and labelled.
+    def load(self, options: DecodingOptions) -> ImageSet:
+        """Decode the files and return the images that are present, intact and labelled.
 
-        Writes a report of all others beside the decoded images. Of rows that name one file the
-        first stands; a query for one of them it stays.
+        Of rows that repeat an image the first is used; if any of them is a test image, it is one.
+        A report of the other images is written to `options.decoded_dir`.
 
         Raises:
-            UserError: too many are left out, no image is left, or all are of one class.
+            UserError: more than `options.max_invalid_fraction` of the images cannot be used, none
+                can, or all are of one class.
         """
-        rows = len(self.ids)
-        if not rows:
+        row_count = len(self.ids)
+        if not row_count:
             raise UserError(
-                f"{self.source} names no image of any of these classes: {_some(self.classes)}."
+                f"{self.source} lists no image of any of these classes: "
+                f"{_join_first(self.classes)}."
             )
-        kept = np.ones(rows, dtype=bool)
-        seen: dict[str, int] = {}
-        labelled = np.atleast_1d(
+        is_usable = np.ones(row_count, dtype=bool)
+        first_rows: dict[str, int] = {}
+        is_labelled = np.atleast_1d(
             self.labels >= 0 if self.labels.ndim == 1 else self.labels.any(axis=1)
         )
-        for row, (name, path) in enumerate(zip(self.ids, self.paths, strict=True)):
-            first = seen.setdefault(name, row)
-            if first != row:
-                self._leave("repeated", name + self._contradiction(first, row), kept, row)
-            elif not labelled[row]:
-                self._leave("unlabelled", name, kept, row)
-            elif not os.path.isfile(path):  # nor reached: Path.is_file raises there
-                self._leave("missing", path, kept, row)
-        self._check(rows, decoding)
-        chosen = np.flatnonzero(kept)
+        for row, (image_id, path) in enumerate(zip(self.ids, self.paths, strict=True)):
+            first_row = first_rows.setdefault(image_id, row)
+            if first_row != row:
+                difference = self._merge_repeated(first_row, row)
+                self._leave_out("repeated", image_id + difference, is_usable, row)
+            elif not is_labelled[row]:
+                self._leave_out("unlabelled", image_id, is_usable, row)
+            elif not os.path.isfile(path):  # unlike Path.is_file, false for an invalid path too
+                self._leave_out("missing", path, is_usable, row)
+        self._check_invalid_fraction(row_count, options)
+        rows = np.flatnonzero(is_usable)
         images, broken = decode_files(
-            [self.paths[row] for row in chosen],
-            size=decoding.size,
-            keep=decoding.keep,
-            folder=decoding.folder,
-            workers=decoding.workers,
+            [self.paths[row] for row in rows],
+            size=options.size,
+            cache_decoded=options.cache_decoded,
+            decoded_dir=options.decoded_dir,
+            workers=options.workers,
         )
         for position, reason in broken.items():
-            row = int(chosen[position])
-            self._leave("broken", f"{self.paths[row]}: {reason}", kept, row)
-        self._check(rows, decoding)
-        self._check_classes(self.labels[kept])
-        if self._count():
-            counts = ", ".join(f"{len(told):,} {kind}" for kind, told in self.left_out.items())
-            tell(f"{self.name}: {kept.sum():,} of {rows:,} images; left out: {counts}")
+            row = int(rows[position])
+            self._leave_out("broken", f"{self.paths[row]}: {reason}", is_usable, row)
+        self._check_invalid_fraction(row_count, options)
+        self._check_classes(self.labels[is_usable])
+        if self._count_left_out():
+            counts = ", ".join(f"{len(names):,} {why}" for why, names in self.left_out.items())
+            logger.warning(
+                "%s: using %s of %s images; left out: %s",
+                escape_undecodable(self.name),
+                f"{is_usable.sum():,}",
+                f"{row_count:,}",
+                counts,
+            )
         return ImageSet(
             name=self.name,
-            images=images.only(kept[chosen]),
-            labels=torch.from_numpy(self.labels[kept]),
-            ids=np.array(self.ids)[kept],
+            images=images.select(is_usable[rows]),
+            labels=torch.from_numpy(self.labels[is_usable]),
+            ids=np.array(self.ids)[is_usable],
             classes=self.classes,
-            is_test=self.is_test[kept],
-            report=self._report(rows, decoding)[0],
+            is_test=self.is_test[is_usable],
+            report=self._write_report(row_count, options)[0],
         )
 
-    def _contradiction(self, first: int, row: int) -> str:
-        """What a repeated row says otherwise than the first; of the two words of a split `test`."""
-        told = ""
-        if not np.array_equal(self.labels[row], self.labels[first]):
-            told += ", with other labels"
-        if self.is_test[row] != self.is_test[first]:
-            told += ", as test and as train"
-            self.is_test[first] = True
-            self.notes.setdefault("queries_elsewhere", {})[self.ids[row]] = ["train", "database"]
-        return told
+    def _merge_repeated(self, first_row: int, row: int) -> str:
+        """Describe how a repeated row differs from the first.
 
-    def _leave(self, kind: str, told: str, kept: npt.NDArray[np.bool_], row: int) -> None:
-        self.left_out.setdefault(kind, []).append(told)
-        kept[row] = False
+        If one of them is a test image, the first row becomes one.
+        """
+        difference = ""
+        if not np.array_equal(self.labels[row], self.labels[first_row]):
+            difference += ", with other labels"
+        if self.is_test[row] != self.is_test[first_row]:
+            difference += ", as test and as train"
+            self.is_test[first_row] = True
+            image_id = self.ids[row]
+            self.notes.setdefault("queries_in_other_parts", {})[image_id] = ["train", "database"]
+        return difference
 
-    def _report(self, rows: int, decoding: DecodingOptions) -> tuple[dict[str, Any], str]:
-        """What is left out, written down where that can be; and a sentence on where that is."""
+    def _leave_out(
+        self, reason: str, description: str, is_usable: npt.NDArray[np.bool_], row: int
+    ) -> None:
+        self.left_out.setdefault(reason, []).append(description)
+        is_usable[row] = False
+
+    def _write_report(self, row_count: int, options: DecodingOptions) -> tuple[dict[str, Any], str]:
+        """The report, written if possible, and a sentence that says where it is."""
         report = {
             "source": str(self.source),
-            "rows": rows,
-            "images": rows - self._count(),
+            "rows": row_count,
+            "images": row_count - self._count_left_out(),
             "left_out": self.left_out,
             **self.notes,
         }
-        place = decoding.folder / f"{self.name}.report.json"
+        path = options.decoded_dir / f"{self.name}.report.json"
         try:
-            write_json(place, report)
-        except OSError as error:  # decoded images may lie where nothing can be written
-            return report, f"{place} cannot be written: {error.strerror}."
-        return report, f"All: {place}."
+            write_json(path, report)
+        except OSError as error:  # cached images may lie in a folder that is read-only
+            return report, f"The full list, {path}, cannot be written: {error.strerror}."
+        return report, f"All are listed in {path}."
 
-    def _count(self) -> int:
+    def _count_left_out(self) -> int:
         return sum(map(len, self.left_out.values()))
 
-    def _check(self, rows: int, decoding: DecodingOptions) -> None:
-        if self._count() <= decoding.tolerated * rows and self._count() < rows:
+    def _check_invalid_fraction(self, row_count: int, options: DecodingOptions) -> None:
+        invalid_count = self._count_left_out()
+        limit = options.max_invalid_fraction
+        if invalid_count <= limit * row_count and invalid_count < row_count:
             return
-        _, place = self._report(rows, decoding)
-        counts = ", ".join(f"{len(told)} {kind}" for kind, told in self.left_out.items())
-        some = [f"{kind}: {told[0]}" for kind, told in self.left_out.items()]
+        _, report_place = self._write_report(row_count, options)
+        counts = ", ".join(f"{len(names):,} {why}" for why, names in self.left_out.items())
+        examples = "; ".join(f"{why}: {names[0]}" for why, names in self.left_out.items())
+        verdict = f"more than dataset.max_invalid_fraction={limit} allows"
+        if invalid_count == row_count:
+            verdict = "so none is left"
         raise UserError(
-            f"{self.source}: of {rows:,} rows {self._count():,} cannot be used ({counts}), more "
-            f"than dataset.tolerated={decoding.tolerated} of them. For example {'; '.join(some)}. "
-            f"{place} Mend them, or raise the limit."
+            f"{self.source}: {invalid_count:,} of {row_count:,} images cannot be used ({counts}), "
+            f"{verdict}. For example {examples}. {report_place} Correct them, or raise the limit."
         )
 
     def _check_classes(self, labels: npt.NDArray[np.integer]) -> None:
-        """Whether there are several; those without an image stay, and are told."""
+        """Refuse images of a single class; warn about classes without images."""
         used = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
         if len(used) == 1:
             raise UserError(
                 f"{self.source}: all images are of one class, '{self.classes[used[0]]}'. Name the "
-                "folder that holds the class folders, or give a list with the other labels."
+                "folder that holds the class folders, or give a list with several labels."
             )
         empty = [self.classes[i] for i in np.setdiff1d(np.arange(len(self.classes)), used)]
         if empty:
             self.notes["classes_without_images"] = empty
-            tell(f"{self.name}: {len(empty):,} classes are left without an image: {_some(empty)}")
+            logger.warning(
+                "%s: %s classes are left without images: %s",
+                escape_undecodable(self.name),
+                f"{len(empty):,}",
+                escape_undecodable(_join_first(empty)),
+            )
 
 
-def tell(message: str) -> None:
-    """Print a sentence; what of a name is no text is escaped.
-
-    Args:
-        message: the sentence.
-    """
-    print(message.encode(errors="backslashreplace").decode())
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first of them, for a sentence."""
-    return ", ".join(names[:SHOWN]) + ", …" * (len(names) > SHOWN)
+def _join_first(names: Sequence[str]) -> str:
+    """The first few names, for a sentence."""
+    return ", ".join(names[:MAX_SHOWN_NAMES]) + ", …" * (len(names) > MAX_SHOWN_NAMES)

@@ -1,8 +1,9 @@
-"""Images in files: decoded once into one memory-mapped file, or each time they are asked for."""
+"""Images in files, decoded once into a memory-mapped cache or anew whenever they are read."""
 
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -22,39 +23,45 @@ from torch import Tensor
 from deephash.core.errors import UserError
 from deephash.core.io import write_json
 from deephash.data.files.decoding import BrokenImageError, decode_image
+from deephash.data.files.fingerprints import (
+    BROKEN,
+    NOT_DECODED,
+    ContentHashes,
+    content_hash,
+    fingerprint,
+)
+from deephash.data.files.names import escape_undecodable
 
-ROWS_AT_ONCE = 64
-LOOKED_AT = 1024  # bytes of each of three places of a file, to know it by
-NOT_YET, BROKEN = 0, 1  # in the place of a content hash
+ROWS_PER_TASK = 64
 
-Hashes = npt.NDArray[np.uint64]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """What a tensor of images is, uint8 (n, 3, size, size), for images that lie in files.
+    """Images in files, indexed like a uint8 tensor (n, 3, size, size).
 
-    In memory the channels of what it gives are last, as decoders write and convolutions want them.
+    The tensors that indexing returns are in channels-last memory format.
 
     Attributes:
-        paths: of the files.
+        paths: str (n,), of the files.
         size: side of the images in pixels.
-        contents: of each image 64 bits of its pixels' SHA-1, uint64 (n,).
-        pixels: uint8 (m, size, size, 3) of a memory-mapped file; None decodes when asked.
-        rows: int64 (n,), which of `pixels` they are.
-        workers: processes that decode while a net is trained.
+        content_hashes: 64 bits of the SHA-1 of each image's pixels, uint64 (n,).
+        pixels: memory-mapped uint8 (m, size, size, 3); None if images are decoded when indexed.
+        rows: row of `pixels` that holds each image, int64 (n,).
+        workers: number of data loader processes that decode, if images are decoded when indexed.
     """
 
     paths: npt.NDArray[np.object_]
     size: int
-    contents: Hashes
+    content_hashes: ContentHashes
     pixels: Tensor | None
     rows: Tensor
     workers: int
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As a tensor's."""
+        """(n, 3, size, size)."""
         return (len(self.paths), 3, self.size, self.size)
 
     def __len__(self) -> int:
@@ -68,112 +75,135 @@ class ImageFiles:
             try:
                 image[:] = decode_image(path, self.size)
             except BrokenImageError as error:
-                raise UserError(f"{path}: {error}. It was whole when the run began.") from None
+                raise UserError(
+                    f"{path}: {error}. The file could be decoded when the run began."
+                ) from None
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
-    def only(self, kept: npt.NDArray[np.bool_]) -> "ImageFiles":
-        """Some of them."""
-        rows = self.rows[torch.from_numpy(kept)]
-        return replace(self, paths=self.paths[kept], contents=self.contents[kept], rows=rows)
+    def select(self, mask: npt.NDArray[np.bool_]) -> "ImageFiles":
+        """The images where `mask` (n,) is true."""
+        return replace(
+            self,
+            paths=self.paths[mask],
+            content_hashes=self.content_hashes[mask],
+            rows=self.rows[torch.from_numpy(mask)],
+        )
 
 
 def decode_files(
-    paths: Sequence[str | Path], *, size: int, keep: bool, folder: Path, workers: int
+    paths: Sequence[str | Path],
+    *,
+    size: int,
+    cache_decoded: bool,
+    decoded_dir: Path,
+    workers: int,
 ) -> tuple[ImageFiles, dict[int, str]]:
-    """Decode each file once: to know which are broken and which are copies, and to keep them.
+    """Decode each file once, to find broken files and duplicates and to cache the pixels.
 
-    What is found lies below `folder`, under a name that follows from the files' names, sizes and
-    times and some of their content, 3 KB of each, wherever they lie. Other processes that ask for
-    the same wait; what was stopped goes on. What is complete is only read. O(n) time; O(1) memory
-    beyond the page cache.
+    The results are stored in a folder below `decoded_dir` whose name depends on the files' names,
+    sizes, times and 3 KB of the content of each, but not on where they lie. If several processes
+    need the same folder, one decodes and the others wait. Interrupted decoding is resumed. A
+    complete folder is only read. O(n) time; O(1) memory beyond the page cache.
 
     Args:
-        paths: of the files.
-        size: side in pixels, see `decoded`.
-        keep: the pixels as well, 3 * size^2 bytes an image.
-        folder: for the results of this and other data sets.
-        workers: threads here; later processes, where the pixels are not kept.
+        paths: of the image files.
+        size: side of the decoded images in pixels, see `decode_image`.
+        cache_decoded: whether to store the pixels, 3 * size^2 bytes per image; if not, images are
+            decoded again each time they are read.
+        decoded_dir: folder for the results of this and other data sets.
+        workers: number of threads here, and of data loader processes later.
 
     Returns:
-        the images, and what is wrong with those that are broken, by position.
+        The images, and the reasons why some files are broken, by position in `paths`.
 
     Raises:
-        UserError: there are no workers, the folder cannot be written to, or what lies there is
-            corrupt.
+        UserError: `workers` is below 1, `decoded_dir` cannot be written to, or the stored results
+            are corrupt.
     """
     if workers < 1:
         raise UserError(
-            f"dataset.workers={workers}: give a number from 1, or null for that of the cores."
+            f"dataset.workers={workers}: must be at least 1, or null for the number of CPU cores."
         )
-    place = folder / _key(paths, size, keep, workers)
+    cache = decoded_dir / _cache_key(paths, size, cache_decoded, workers)
     try:
-        if not place.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(place.with_suffix(".lock")):
-                if not place.is_dir():
-                    _decode(paths, size, keep, place, workers)
+        if not cache.is_dir():
+            decoded_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache.with_suffix(".lock")):
+                if not cache.is_dir():
+                    _decode_all(paths, size, cache_decoded, cache, workers)
     except OSError as error:
-        wanted = f" ({len(paths) * 3 * size**2 / 1e9:,.1f} GB)" if keep else ""
-        full = keep and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        gigabytes = f" ({len(paths) * 3 * size**2 / 1e9:,.1f} GB)" if cache_decoded else ""
+        is_full = cache_decoded and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
-            f"dataset.decoded_dir={folder} cannot be written to{wanted}: {error.strerror}. "
-            f"Name another{', or keep no pixels by dataset.cache_decoded=false' * full}."
+            f"dataset.decoded_dir={decoded_dir} cannot be written to{gigabytes}: "
+            f"{error.strerror}. Name another folder"
+            f"{', or store no pixels: dataset.cache_decoded=false' * is_full}."
         ) from None
     try:
-        contents: Hashes = np.load(place / "contents.npy")
-        pixels = _mapped(place / "pixels.npy", contents, workers) if keep else None
-        broken = json.loads((place / "broken.json").read_text())
+        content_hashes: ContentHashes = np.load(cache / "contents.npy")
+        pixels = np.load(cache / "pixels.npy", mmap_mode="c") if cache_decoded else None
+        broken = json.loads((cache / "broken.json").read_text())
     except (OSError, ValueError, EOFError):
-        raise UserError(
-            f"{place} is corrupt: a file of it is missing, cannot be read or is not whole. "
-            "Remove this folder, and the images are decoded again."
-        ) from None
-    names = np.array([str(path) for path in paths], dtype=object)
-    images = ImageFiles(names, size, contents, pixels, torch.arange(len(paths)), workers)
+        raise _corrupt_cache_error(cache) from None
+    if pixels is not None:
+        _verify(cache, pixels, content_hashes, workers)
+    images = ImageFiles(
+        paths=np.array([str(path) for path in paths], dtype=object),
+        size=size,
+        content_hashes=content_hashes,
+        pixels=None if pixels is None else torch.from_numpy(pixels),
+        rows=torch.arange(len(paths)),
+        workers=workers,
+    )
     return images, {int(position): reason for position, reason in broken.items()}
 
 
-def _key(paths: Sequence[str | Path], size: int, keep: bool, workers: int) -> str:
-    marks = [b""] * len(paths)
+def map_in_threads(
+    function: Callable[[npt.NDArray[np.int64]], None],
+    rows: npt.NDArray[np.int64],
+    workers: int,
+    description: str,
+) -> None:
+    """Call `function` on chunks of `rows` in threads: Pillow and hashlib release the GIL."""
+    chunks = np.array_split(rows, max(1, len(rows) // ROWS_PER_TASK))
+    threads = ThreadPoolExecutor(workers)
+    try:
+        results: Iterator[None] = threads.map(function, chunks)
+        for _ in track(
+            results,
+            description,
+            total=len(chunks),
+            disable=not sys.stdout.isatty(),
+            transient=True,
+        ):
+            pass
+    finally:
+        threads.shutdown(cancel_futures=True)
 
-    def look(rows: npt.NDArray[np.int64]) -> None:
+
+def _cache_key(paths: Sequence[str | Path], size: int, cache_decoded: bool, workers: int) -> str:
+    fingerprints = [b""] * len(paths)
+
+    def fill(rows: npt.NDArray[np.int64]) -> None:
         for row in rows.tolist():
-            marks[row] = _mark(paths[row])
+            fingerprints[row] = fingerprint(paths[row])
 
-    in_parallel(look, np.arange(len(paths)), workers, "looking at files")
-    digest = hashlib.sha256(f"{size} {keep} {PIL.__version__}".encode())
-    digest.update(b"".join(marks))
+    map_in_threads(fill, np.arange(len(paths)), workers, "looking at files")
+    digest = hashlib.sha256(f"{size} {cache_decoded} {PIL.__version__}".encode())
+    digest.update(b"".join(fingerprints))
     return digest.hexdigest()[:16]
 
 
-def _mark(path: str | Path) -> bytes:
-    """What a file is known by: its name, size and time; and some content, as archives set times."""
-    name = os.fsencode(os.path.basename(path))
+def _decode_all(
+    paths: Sequence[str | Path], size: int, cache_decoded: bool, cache: Path, workers: int
+) -> None:
+    unfinished = cache.with_suffix(".unfinished")
     try:
-        return hashlib.sha256(name + b"\0" + _look(path)).digest()
-    except OSError as error:  # it is told of when the file is decoded
-        return hashlib.sha256(name + b"\0%d" % (error.errno or 0)).digest()
-
-
-def _look(path: str | Path) -> bytes:
-    file = os.open(path, os.O_RDONLY)  # half the time of `open`
-    try:
-        status = os.fstat(file)
-        starts = (0, status.st_size // 2, max(0, status.st_size - LOOKED_AT))
-        some = b"".join(os.pread(file, LOOKED_AT, start) for start in starts)
-        return b"%d %d\0%b" % (status.st_size, status.st_mtime_ns, some)
-    finally:
-        os.close(file)
-
-
-def _decode(paths: Sequence[str | Path], size: int, keep: bool, place: Path, workers: int) -> None:
-    unfinished = place.with_suffix(".unfinished")
-    try:
-        contents, pixels = _begun(unfinished, len(paths), size, keep)
-    except (ValueError, EOFError):  # the machine went down as they were written
+        content_hashes, pixels = _open_arrays(unfinished, len(paths), size, cache_decoded)
+    except (ValueError, EOFError):  # damaged, for example by a power failure: begin again
         shutil.rmtree(unfinished)
-        contents, pixels = _begun(unfinished, len(paths), size, keep)
-    todo = np.flatnonzero((contents == NOT_YET) | (contents == BROKEN))
+        content_hashes, pixels = _open_arrays(unfinished, len(paths), size, cache_decoded)
+    pending = np.flatnonzero((content_hashes == NOT_DECODED) | (content_hashes == BROKEN))
     broken: dict[str, str] = {}
 
     def decode(rows: npt.NDArray[np.int64]) -> None:
@@ -182,89 +212,78 @@ def _decode(paths: Sequence[str | Path], size: int, keep: bool, place: Path, wor
                 image = decode_image(paths[row], size)
             except BrokenImageError as error:
                 broken[str(row)] = str(error)
-                contents[row] = BROKEN
+                content_hashes[row] = BROKEN
                 continue
             if pixels is not None:
                 pixels[row] = image
-            contents[row] = content_hash(image)
+            content_hashes[row] = content_hash(image)
 
-    print(f"decoding {len(todo):,} images: {place}")
-    in_parallel(decode, todo, workers, "decoding")
-    contents.flush()  # type: ignore[attr-defined]
+    logger.info("decoding %s images into %s", f"{len(pending):,}", escape_undecodable(str(cache)))
+    map_in_threads(decode, pending, workers, "decoding")
+    content_hashes.flush()
     if pixels is not None:
-        pixels.flush()  # type: ignore[attr-defined]
+        pixels.flush()
     write_json(unfinished / "broken.json", broken)
-    unfinished.replace(place)
+    unfinished.replace(cache)
 
 
-def in_parallel(
-    work: Callable[[npt.NDArray[np.int64]], None],
-    rows: npt.NDArray[np.int64],
-    workers: int,
-    what: str,
-) -> None:
-    """Call `work` on some rows at a time, in threads: Pillow and hashlib release Python's lock."""
-    some = np.array_split(rows, max(1, len(rows) // ROWS_AT_ONCE))
-    threads = ThreadPoolExecutor(workers)
-    try:
-        done: Iterator[None] = threads.map(work, some)
-        shown = track(done, what, total=len(some), disable=not sys.stdout.isatty(), transient=True)
-        for _ in shown:
-            pass
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
-def content_hash(image: npt.NDArray[np.uint8]) -> int:
-    """64 bits of the SHA-1 of an image's pixels: of a million images two differ by 1 - 3e-8."""
-    first = hashlib.sha1(np.ascontiguousarray(image).data, usedforsecurity=False).digest()[:8]
-    return max(int.from_bytes(first), BROKEN + 1)
-
-
-def _begun(
-    unfinished: Path, count: int, size: int, keep: bool
-) -> tuple[npt.NDArray, npt.NDArray | None]:
+def _open_arrays(
+    unfinished: Path, count: int, size: int, cache_decoded: bool
+) -> tuple[np.memmap, np.memmap | None]:
     unfinished.mkdir(exist_ok=True)
-    contents = _file(unfinished / "contents.npy", (count,), np.uint64)
+    content_hashes = _open_or_create(unfinished / "contents.npy", (count,), np.uint64)
+    if not cache_decoded:
+        return content_hashes, None
     shape = (count, size, size, 3)
-    return contents, _file(unfinished / "pixels.npy", shape, np.uint8) if keep else None
+    return content_hashes, _open_or_create(unfinished / "pixels.npy", shape, np.uint8)
 
 
-def _file(path: Path, shape: tuple[int, ...], dtype: type) -> npt.NDArray:
-    """A memory-mapped array in a file, which is made if there is none, with room on the disk."""
+def _open_or_create(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    """Memory-map an array in a file; a new file gets its full size on the disk."""
     if not path.is_file():
         part = path.with_suffix(".part")
         array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
-        if hasattr(os, "posix_fallocate") and array.nbytes:  # a full disk would kill the process
+        # Without the space, writing to the mapping would kill the process (SIGBUS).
+        if hasattr(os, "posix_fallocate") and array.nbytes:
             with part.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
         part.replace(path)
-    np.lib.format.open_memmap(path, mode="r")  # refuses a file cut short, which "r+" makes longer
+    np.lib.format.open_memmap(path, mode="r")  # refuses a truncated file, which "r+" would extend
     return np.lib.format.open_memmap(path, mode="r+")
 
 
-def _mapped(path: Path, contents: Hashes, workers: int) -> Tensor:
-    """The pixels of a file, memory-mapped, once they are seen to be what was written.
+def _verify(cache: Path, pixels: np.memmap, content_hashes: ContentHashes, workers: int) -> None:
+    """Check the stored pixels against their hashes.
 
     Raises:
-        UserError: they are not.
+        UserError: some differ, or the file is truncated.
     """
-    pixels = np.load(path, mmap_mode="c")  # a private mapping: torch wants to be able to write
-    wrong = []
+    path = cache / "pixels.npy"
+    changed: list[int] = []
 
-    def verify(rows: npt.NDArray[np.int64]) -> None:
-        offset = pixels.offset + int(rows[0]) * pixels[0].nbytes  # read, lest the mapping grow
-        read = np.fromfile(path, np.uint8, len(rows) * pixels[0].size, offset=offset)
-        images = read.reshape(len(rows), -1)
+    def check(rows: npt.NDArray[np.int64]) -> None:
+        # Read from the file, as the pages of a mapping would count as memory of this process.
+        offset = pixels.offset + int(rows[0]) * pixels[0].nbytes
+        content = np.fromfile(path, np.uint8, len(rows) * pixels[0].size, offset=offset)
+        images = content.reshape(len(rows), -1)
         hashes = [content_hash(image) for image in images]
-        whole = (contents[rows] == hashes) | (contents[rows] == BROKEN)
-        wrong.extend(rows[~whole].tolist())
+        is_intact = (content_hashes[rows] == hashes) | (content_hashes[rows] == BROKEN)
+        changed.extend(rows[~is_intact].tolist())
 
-    if len(pixels):
-        in_parallel(verify, np.arange(len(pixels)), workers, "verifying")
-    if wrong:
+    try:
+        if len(pixels):
+            map_in_threads(check, np.arange(len(pixels)), workers, "verifying")
+    except (OSError, ValueError):
+        raise _corrupt_cache_error(cache) from None
+    if changed:
         raise UserError(
-            f"{path} is corrupt: {len(wrong)} of its images are not those that were written. "
-            "Remove its folder, and they are decoded again."
+            f"{path} is corrupt: {len(changed)} images are not as they were written. Remove "
+            f"{cache}, and the images are decoded again."
         )
-    return torch.from_numpy(pixels)
+
+
+def _corrupt_cache_error(cache: Path) -> UserError:
+    return UserError(
+        f"{cache} is corrupt: a file is missing, unreadable or truncated. Remove this folder, and "
+        "the images are decoded again."
+    )

@@ -1,127 +1,151 @@
-"""Images of three lists, as they are: what of them is wrong is reported, not refused."""
+"""Plain-text lists of images: reading their lines and matching the names in them to ids.
 
-import os
-from collections.abc import Iterator, Mapping
+Every list is read here: those of a given split, of an audit, of NUS-WIDE, and plain-text tables.
+"""
+
+from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import NamedTuple
 
 from deephash.core.errors import UserError
-from deephash.data.files.decoded_cache import decode_files
-from deephash.data.image_set import ImageSet
-from deephash.data.splits import Split
-
-SIZE = 64  # pixels a side
+from deephash.data.files.names import use_forward_slashes
 
 
-def from_lists(
-    lists: Mapping[str, Path], root: Path | None, folder: Path
-) -> tuple[ImageSet, Split]:
-    """The images that lists name, and the split that the lists are.
+class ListedImage(NamedTuple):
+    r"""A line of a list: the name of an image, optionally followed by a 0 or 1 per class.
 
-    A line is a file's name, which may hold blanks, and after it 0 or 1 for each class, or nothing.
-    Ids are paths. Rows that are repeated, missing or broken are left out; unlabelled ones, and
-    those of other labels than an earlier list has, are reported with them, but stay: they are
-    queries, or searched, all the same.
+    The name may hold blanks.
+
+    Attributes:
+        source: the list.
+        line: number of the line, from 1.
+        text: the whole line.
+
+    Example:
+        >>> image = ListedImage(Path("query.txt"), 3, r"photos\my cat.jpg 0 1")
+        >>> image.name, image.labels, image.place
+        ('photos/my cat.jpg', [0, 1], 'query.txt, line 3')
+    """
+
+    source: Path
+    line: int
+    text: str
+
+    @property
+    def place(self) -> str:
+        """File and line, for error messages."""
+        return f"{self.source}, line {self.line}"
+
+    @property
+    def name(self) -> str:
+        """The line without surrounding blanks and labels, with forward slashes."""
+        return use_forward_slashes(self._columns[0])
+
+    @property
+    def labels(self) -> list[int]:
+        """The 0s and 1s at the end of the line."""
+        return [int(value) for value in self._columns[1:]]
+
+    @property
+    def _columns(self) -> list[str]:
+        """The name, then the labels."""
+        line = self.text.strip()
+        if not line.endswith(("0", "1")):
+            return [line]
+        _, *others = line.split()
+        label_count = len(list(takewhile(("0", "1").__contains__, reversed(others))))
+        return line.rsplit(maxsplit=label_count)
+
+
+class IdIndex:
+    """Finds the image that a line of a list names.
+
+    The name may have more leading folders than the id, or fewer, but no different ones. An id that
+    ends like labels ("img 1") is found as well.
 
     Args:
-        lists: by part of the split: `query`, `database`, maybe `train`.
-        root: where the paths begin; None: where their list lies.
-        folder: for the decoded images, 12 KB each.
+        ids: unique ids of the images, in order.
+
+    Example:
+        >>> index = IdIndex(["cat/0.jpg", "dog/1.jpg"])
+        >>> index.find_row(ListedImage(Path("query.txt"), 1, "/home/me/photos/dog/1.jpg 0 1"))
+        1
+        >>> index.find_row(ListedImage(Path("query.txt"), 2, "1.jpg"))
+        1
+        >>> index.find_row(ListedImage(Path("query.txt"), 3, "dog/2.jpg")) is None
+        True
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._rows = {image_id: row for row, image_id in enumerate(ids)}
+        self._ids_by_suffix: dict[str, list[str]] = {}
+        for image_id in self._rows:
+            for suffix in _suffixes(image_id):
+                self._ids_by_suffix.setdefault(suffix, []).append(image_id)
+
+    def find_row(self, image: ListedImage) -> int | None:
+        """Return the row of the image that the line names, or None if there is none.
+
+        Raises:
+            UserError: the name fits several ids.
+        """
+        for name in (image.text, use_forward_slashes(image.text), image.name):
+            if name in self._rows:
+                return self._rows[name]
+            longer_ids = self._ids_by_suffix.get(name, [])
+            if len(longer_ids) > 1:
+                raise UserError(
+                    f"{image.place}: {name} may be {longer_ids[0]} or {longer_ids[1]}. Put its "
+                    "folder before the name."
+                )
+            shorter_ids = [suffix for suffix in _suffixes(name) if suffix in self._rows]
+            matches = longer_ids + shorter_ids
+            if matches:
+                return self._rows[matches[0]]
+        return None
+
+
+def read_list(source: Path) -> list[ListedImage]:
+    """Read a list of images, one per line.
+
+    Args:
+        source: a text file; bytes that are not valid UTF-8 are kept, as file names may hold them.
 
     Raises:
-        UserError: a list cannot be read, its lines do not fit, or none of its images can be used.
+        UserError: the file cannot be read or is not plain text.
     """
-    labels, held, repeated, contradictory = _read(lists, root)
-    there = [path for path in labels if os.path.isfile(path)]
-    images, broken = decode_files(
-        there,
-        size=SIZE,
-        keep=True,
-        folder=folder,
-        workers=os.cpu_count() or 1,
-    )
-    whole = np.array([row not in broken for row in range(len(there))], dtype=bool)
-    ids = np.array(there, dtype=str)[whole]
-    row_of = {path: row for row, path in enumerate(ids.tolist())}
-    parts = {}
-    for part, paths in held.items():
-        parts[part] = np.array(sorted(row_of[p] for p in paths & row_of.keys()), dtype=np.int64)
-        if not len(parts[part]):
-            some = "".join(f"; for example {path}" for path in sorted(paths)[:1])
-            raise UserError(
-                f"{lists[part]}: of the {len(paths)} images that it names none can be used{some}. "
-                "Name the folder where the paths begin."
-            )
-    left_out = {
-        "unlabelled": [path for path, values in labels.items() if values and not any(values)],
-        "repeated": repeated,
-        "contradictory": contradictory,
-        "missing": sorted(labels.keys() - there),
-        "broken": [f"{there[row]}: {reason}" for row, reason in sorted(broken.items())],
-    }
-    elsewhere = {
-        path: [part for part in ("train", "database") if path in held.get(part, ())]
-        for path in sorted(held["query"] - row_of.keys())
-    }
-    width = max(map(len, labels.values()))
-    multi_hot = np.array([labels[path] for path in row_of], dtype=np.uint8)
-    image_set = ImageSet(
-        name=", ".join(map(str, lists.values())),
-        images=images.only(whole),
-        labels=torch.from_numpy(multi_hot.reshape(len(ids), width)),
-        ids=ids,
-        classes=tuple(map(str, range(width))),
-        is_test=np.isin(np.arange(len(ids)), parts["query"]),
-        report={
-            "left_out": {kind: told for kind, told in left_out.items() if told},
-            "queries_elsewhere": {path: parts for path, parts in elsewhere.items() if parts},
-        },
-    )
-    none = np.empty(0, dtype=np.int64)
-    train = parts.get("train", none)
-    return image_set, Split(train, parts["query"], parts["database"], none, none)
+    return [ListedImage(source, number, line) for number, line in read_lines(source)]
 
 
-def _read(
-    lists: Mapping[str, Path], root: Path | None
-) -> tuple[dict[str, list[int]], dict[str, set[str]], list[str], list[str]]:
-    """Labels by path, the paths of each part, and rows that repeat one of their list or deny one.
+def read_lines(source: Path) -> list[tuple[int, str]]:
+    """Read the lines of a text file that are not blank, with their numbers from 1.
 
-    Those that deny one of their own list are told as repeated only.
+    Raises:
+        UserError: the file cannot be read or is not plain text.
     """
-    labels: dict[str, list[int]] = {}
-    held: dict[str, set[str]] = {part: set() for part in lists}
-    widths: dict[int, str] = {}
-    repeated, contradictory = [], []
-    for part, source in lists.items():
-        for place, name, values in _lines(source):
-            path = str((root or source.parent) / name)
-            first = labels.setdefault(path, values)
-            if path in held[part]:
-                repeated.append(f"{place}: {path}{', with other labels' * (values != first)}")
-            elif values != first:
-                contradictory.append(f"{place}: {path}, with other labels than in an earlier list")
-            held[part].add(path)
-            widths.setdefault(len(values), place)
-    if len(widths) > 1:
-        told = ", ".join(f"{width} at {place}" for width, place in widths.items())
-        raise UserError(
-            f"values of 0 and 1 after a name: {told}. Give one for each class, or none."
-        )
-    return labels, held, repeated, contradictory
-
-
-def _lines(source: Path) -> Iterator[tuple[str, str, list[int]]]:
-    """The place, name and labels of each line that is not empty."""
     try:
         text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror}.") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        labels = list(takewhile(("0", "1").__contains__, reversed(line.split())))
-        name, *values = line.strip().rsplit(maxsplit=len(labels)) or [""]
-        if name:
-            yield f"{source}, line {number}", name.replace("\\", "/"), list(map(int, values))
+    check_is_text(source, text)
+    # Not splitlines: a name may hold other characters that end a line, such as U+2028.
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def check_is_text(source: Path, text: str) -> None:
+    """Refuse binary files and UTF-16.
+
+    Raises:
+        UserError: `text` holds a zero byte.
+    """
+    if "\0" in text:
+        raise UserError(
+            f"{source} is not a text file in UTF-8. Save it as plain text or CSV in UTF-8."
+        )
+
+
+def _suffixes(name: str) -> list[str]:
+    """A path, then the same without its first folder, without its first two folders, and so on."""
+    parts = name.split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]

@@ -1,25 +1,27 @@
-"""Lists of images: CSV, TSV, Parquet or plain text, read whole and told apart line by line."""
+"""Tables of images: CSV, TSV, Parquet or plain text, read into rows of strings."""
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from deephash.core.errors import UserError
+from deephash.data.files.split_lists import check_is_text, read_lines
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".txt")
+MAX_SHOWN_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of as many strings as there are columns.
+    """Rows of strings, each as long as there are columns.
 
     Attributes:
         source: the file.
         columns: their names; of plain text the numbers from 0.
-        rows: in order.
-        lines: of the file, from 1, that the rows stand in.
+        rows: in the order of the file.
+        lines: line number of each row, from 1.
     """
 
     source: Path
@@ -27,91 +29,94 @@ class Table:
     rows: list[list[str]]
     lines: list[int]
 
-    def column(self, position: int) -> list[str]:
-        """Its values."""
-        return [row[position] for row in self.rows]
+    def column(self, index: int) -> list[str]:
+        """Values of the column at `index`."""
+        return [row[index] for row in self.rows]
 
-    def where(self, row: int, position: int) -> str:
-        """The place of a value, for errors."""
-        return f"{self.source}, line {self.lines[row]}, column '{self.columns[position]}'"
+    def describe_cell(self, row: int, column: int) -> str:
+        """File, line and column of a value, for error messages."""
+        return f"{self.source}, line {self.lines[row]}, column '{self.columns[column]}'"
 
 
 def read_table(source: Path) -> Table:
-    """The rows of a list by its suffix; empty lines are left out.
+    """Read a table in the format that its suffix names, without empty lines.
 
-    What is no UTF-8 is kept as it is, since names of files need not be.
+    CSV, TSV and Parquet have named columns; plain text has none, and blanks between the values.
+    Bytes that are not valid UTF-8 are kept, as file names may hold them.
 
     Raises:
-        UserError: the file cannot be read, a row has more or fewer values than the others, or
-            values are not single ones.
+        UserError: the file cannot be read, a row has more or fewer values than the others, or a
+            Parquet column holds lists or structures.
     """
+    suffix = source.suffix.lower()
     try:
-        if source.suffix.lower() == ".parquet":
-            return _from_parquet(source)
-        text = source.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        return _from_text(source, text)
+        if suffix == ".parquet":
+            return _read_parquet(source)
+        if suffix == ".txt":
+            rows = [(number, line.split()) for number, line in read_lines(source)]
+            columns = [str(i) for i in range(len(rows[0][1]))] if rows else []
+            return _build_table(source, columns, rows)
+        return _read_csv(source, delimiter="\t" if suffix == ".tsv" else ",")
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0].rstrip(".")  # Parquet's
+        reason = error.strerror or str(error).splitlines()[0].rstrip(".")  # of Parquet: no strerror
         raise UserError(f"{source} cannot be read: {reason}.") from None
 
 
-def _from_text(source: Path, text: str) -> Table:
-    if "\0" in text:
-        raise UserError(f"{source} is no text in UTF-8. Save it as such, or as CSV.")
-    named = source.suffix.lower() != ".txt"
-    columns: list[str] = []
-    rows, lines = [], []
-    for line, row in _split(source, text, named):
-        if not columns and named:
-            columns = [name.strip() for name in row]
-            if ";" in columns[0]:
-                raise UserError(
-                    f"{source}, line {line}: its columns are apart by semicolons. Save it with "
-                    "commas or, as .tsv, with tabs."
-                )
-            continue
-        columns = columns or list(map(str, range(len(row))))
-        if len(row) != len(columns):
-            raise UserError(
-                f"{source}, line {line}: it has {len(row)} values, and there are {len(columns)} "
-                f"columns ({', '.join(columns[:4])}{', …' if len(columns) > 4 else ''})."
-            )
-        if any("\n" in value for value in row):
-            raise UserError(
-                f"{source}, up to line {line}: a value goes on over several lines. Close or remove "
-                "its quotation mark."
-            )
-        rows.append(row)
-        lines.append(line)
-    return Table(source, columns, rows, lines)
-
-
-def _split(source: Path, text: str, named: bool) -> Iterator[tuple[int, list[str]]]:
-    if not named:
-        yield from (
-            (i, line.split()) for i, line in enumerate(io.StringIO(text), 1) if line.strip()
+def _read_csv(source: Path, delimiter: str) -> Table:
+    text = source.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    check_is_text(source, text)
+    rows = _parse_csv(source, text, delimiter)
+    line, header = next(rows, (0, []))
+    columns = [name.strip() for name in header]
+    if columns and ";" in columns[0]:
+        raise UserError(
+            f"{source}, line {line}: the columns are separated by semicolons. Separate them by "
+            "commas or, in a .tsv, by tabs."
         )
-        return
+    return _build_table(source, columns, rows)
+
+
+def _parse_csv(source: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and values of each row that is not empty."""
     reader = csv.reader(
         io.StringIO(text, newline=""),
-        dialect="excel-tab" if source.suffix.lower() == ".tsv" else "excel",
-        strict=True,  # else a quotation mark that none closes swallows the lines below
+        delimiter=delimiter,
+        strict=True,  # otherwise an unclosed quotation mark swallows the lines below it
     )
     try:
         yield from ((reader.line_num, row) for row in reader if row)
     except csv.Error as error:
+        name = "tabs" if delimiter == "\t" else "commas"
         raise UserError(
-            f"{source}, line {reader.line_num}: no values between "
-            f"{'tabs' if reader.dialect.delimiter == chr(9) else 'commas'} ({error})."
+            f"{source}, line {reader.line_num}: not values separated by {name} ({error})."
         ) from None
 
 
-def _from_parquet(source: Path) -> Table:
+def _build_table(source: Path, columns: list[str], rows: Iterable[tuple[int, list[str]]]) -> Table:
+    values, lines = [], []
+    for line, row in rows:
+        if len(row) != len(columns):
+            shown = ", ".join(columns[:MAX_SHOWN_COLUMNS])
+            shown += ", …" * (len(columns) > MAX_SHOWN_COLUMNS)
+            raise UserError(
+                f"{source}, line {line}: {len(row)} values for {len(columns)} columns ({shown})."
+            )
+        if any("\n" in value for value in row):
+            raise UserError(
+                f"{source}, up to line {line}: a value extends over several lines. Close or remove "
+                "its quotation mark."
+            )
+        values.append(row)
+        lines.append(line)
+    return Table(source, columns, values, lines)
+
+
+def _read_parquet(source: Path) -> Table:
     try:
-        import pyarrow.parquet  # most lists are text
+        import pyarrow.parquet  # an optional dependency
     except ImportError:
         raise UserError(
-            f"{source}: Parquet needs a package: pip install 'deephash[parquet]'"
+            f"{source}: reading Parquet needs pyarrow: pip install 'deephash[parquet]'"
         ) from None
     try:
         table = pyarrow.parquet.read_table(source)
@@ -121,17 +126,17 @@ def _from_parquet(source: Path) -> Table:
     for field in table.schema:
         if pyarrow.types.is_nested(field.type):
             raise UserError(
-                f"{source}: column '{field.name}' holds values of several parts, {field.type}. "
-                "Give text: several labels between semicolons, or a column of 0 and 1 each."
+                f"{source}: column '{field.name}' holds nested values, {field.type}. Give strings "
+                "with several labels separated by semicolons, or one column of 0 and 1 per class."
             )
     names = [name.strip() for name in table.column_names]
-    columns = [list(map(_text, column.to_pylist())) for column in table.columns]
+    columns = [[_to_string(value) for value in column.to_pylist()] for column in table.columns]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return Table(source, names, rows, list(range(1, len(rows) + 1)))
 
 
-def _text(value: object) -> str:
-    """As a text file has it; nothing for None and not a number."""
+def _to_string(value: object) -> str:
+    """The value as a text file would hold it; empty for None and NaN."""
     if value is None or value != value:
         return ""
     if isinstance(value, bytes):

@@ -1,0 +1,1 @@
+"""Benchmarks of speed and of retrieval quality; run from the checkout's folder by `python -m`."""

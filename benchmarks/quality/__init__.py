@@ -1,0 +1,1 @@
+"""Retrieval quality: tables whose cells are runs of train.py."""

@@ -1,0 +1,1 @@
+"""Speed of kernels, loading, training steps and start-up."""

@@ -1,0 +1,6 @@
+"""`python -m deephash`."""
+
+from deephash.cli.entry import app
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,193 @@
+"""Configurations composed from `conf/` and the configurations of the user's own packages.
+
+Nothing heavier than Hydra is imported here: help, completion and errors must answer at once.
+"""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from deephash.core.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# In a wheel it lies inside the package, in a checkout at the top.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
+SEARCHPATH = "hydra.searchpath"
+OPTIONAL_GROUPS = ("optimizer", "scheduler", "launcher", "tuning", "experiment", "debug")
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """`conf/` with overrides; `hydra.searchpath=[...]` among them adds the user's configurations.
+
+    Raises:
+        UserError: a configuration of the user's has the name of one that is there already.
+    """
+    check_search_path(overrides)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def search_path_override(arguments: Sequence[str]) -> list[str]:
+    """The override that adds the user's configurations named by a command line, if any."""
+    entries = [label for label, _ in user_config_dirs(arguments)]
+    return [f"{SEARCHPATH}=[{','.join(entries)}]"] if entries else []
+
+
+def user_config_dirs(arguments: Sequence[str]) -> list[tuple[str, Path]]:
+    """The folders that a command line adds by `--config-dir` or `hydra.searchpath`.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        How Hydra names each folder, and its path.
+
+    Raises:
+        UserError: a package is not installed, or a folder does not exist.
+    """
+    dirs: list[tuple[str, Path]] = []
+    for i, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if option in CONFIG_DIR_OPTIONS:
+            name = value or next(iter(arguments[i + 1 :]), "")
+            dirs.append((f"file://{Path(name).absolute()}", Path(name)))
+        elif option.lstrip("+") == SEARCHPATH:
+            (override,) = OverridesParser.create().parse_overrides([argument])
+            entries = override.value()
+            for entry in entries if isinstance(entries, list) else [entries]:
+                dirs.append((str(entry), _search_path_folder(str(entry))))
+    for label, folder in dirs:
+        if not folder.is_dir():
+            raise UserError(f"{label}: there is no such folder of configurations.")
+    return dirs
+
+
+def _search_path_folder(entry: str) -> Path:
+    scheme, separator, rest = entry.partition("://")
+    if not separator:
+        return Path(entry)
+    if scheme != "pkg":
+        return Path(rest)
+    name = rest.replace("/", ".")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"{SEARCHPATH}: there is no package '{name}'. Install it, or put its folder on "
+            "PYTHONPATH."
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def check_search_path(arguments: Sequence[str]) -> None:
+    """Refuse configurations of the user's own that are hidden by others, or are not YAML.
+
+    Raises:
+        UserError: a file has the name of one that is there already, or cannot be read.
+    """
+    origins = {name: str(CONF) for name in _config_names(CONF)}
+    for label, folder in user_config_dirs(arguments):
+        for name in _config_names(folder):
+            if name in origins:
+                raise UserError(
+                    f"{name} is in {label} and in {origins[name]}, and the second would hide the "
+                    "first. Rename the first."
+                )
+            origins[name] = label
+            try:
+                OmegaConf.load(folder / name)
+            except Exception as error:  # of YAML, of the encoding, of OmegaConf
+                reason = " ".join(str(error).split())
+                raise UserError(f"{folder / name} cannot be read as YAML: {reason}.") from None
+
+
+def _config_names(folder: Path) -> Iterator[str]:
+    yield from sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+
+
+def drop_null_choices(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that choose nothing in a group where that is the default.
+
+    Raises:
+        UserError: nothing is chosen in a group that needs a choice.
+    """
+    kept = []
+    for argument in arguments:
+        group, separator, choice = argument.partition("=")
+        if not separator or choice not in ("", "null") or not (CONF / group).is_dir():
+            kept.append(argument)
+        elif group not in OPTIONAL_GROUPS:
+            choices = ", ".join(config_groups(arguments)[group])
+            raise UserError(f"{argument}: choose one of {choices}.")
+    return kept
+
+
+def check_phase_parts(arguments: Sequence[str]) -> None:
+    """Refuse settings of one phase that an optimizer or scheduler for all would replace.
+
+    Raises:
+        UserError: there is one.
+    """
+    for group in ("optimizer", "scheduler"):
+        chosen = [argument for argument in arguments if argument.startswith(f"{group}=")]
+        for argument in arguments:
+            match = re.match(rf"(?:{group}@)?(training\.\w+)\.{group}\b", argument)
+            if chosen and match:
+                raise UserError(
+                    f"{argument} has no effect beside {chosen[0]}, which replaces the {group} of "
+                    f"every phase. Choose it for one phase by {group}@{match[1]}.{chosen[0]}."
+                )
+
+
+def config_groups(arguments: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """The choices of each group, with the line that describes them.
+
+    Args:
+        arguments: of the command line, which may add the user's configurations.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for folder in (CONF, *(path for _, path in user_config_dirs(arguments))):
+        for name in _config_names(folder):
+            group, _, choice = name.removesuffix(".yaml").rpartition("/")
+            if group and not group.startswith("hydra"):
+                groups.setdefault(group, {})[choice] = _description(folder / name)
+    return dict(sorted(groups.items()))
+
+
+def _description(path: Path) -> str:
+    """The first comment of a configuration."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ")
+        if line and not line.startswith("#"):
+            break
+    return ""
+
+
+def help_text() -> str:
+    """What `--help` shows, as a template of Hydra's: the groups, then all settings."""
+    lines = [
+        "Train, evaluate and report one hashing run; with -m a sweep of runs.",
+        "",
+        "    python train.py dataset=cifar10 bits=48",
+        "    python train.py -m dataset=cifar10 bits=12,24,32,48 seed=0,1,2",
+        "",
+        "A group is chosen by GROUP=CHOICE; an optimizer or schedule of one phase by",
+        "optimizer@training.hash.optimizer=CHOICE.",
+        "",
+    ]
+    for group, choices in config_groups(sys.argv[1:]).items():
+        lines.append(f"{group}:")
+        width = max(map(len, choices))
+        lines += [f"    {name:{width}}  {text}".rstrip() for name, text in choices.items()]
+    escaped = [line.replace("$", "$$") for line in lines]
+    return "\n".join([*escaped, "", "Settings, as NAME=VALUE:", "", "$CONFIG"])

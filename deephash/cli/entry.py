@@ -1,0 +1,39 @@
+"""The program `deephash`: its commands parse, call and print."""
+
+import io
+import sys
+
+import typer
+
+from deephash.cli import data
+
+app = typer.Typer(
+    help="Deep hashing for image search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def print_any_file_name() -> None:
+    """Deep hashing for image search."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def train() -> None:
+    """Train, evaluate and report a hashing run; `deephash train --help` lists all settings."""
+    from deephash.cli.train import main
+
+    main()
+
+
+if __name__ == "__main__":
+    app()

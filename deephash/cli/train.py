@@ -1,0 +1,67 @@
+"""`deephash train` and `python train.py`: a run, a sweep or a search for settings, by Hydra.
+
+Nothing heavier than Hydra is imported before it is known that a run begins.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from deephash.cli.compose import (
+    CONF,
+    check_phase_parts,
+    check_search_path,
+    drop_null_choices,
+    help_text,
+)
+from deephash.cli.errors import report_user_errors
+from deephash.core.errors import UserError
+from deephash.experiment.console import log_to_stdout
+from deephash.experiment.run_dir import is_multirun
+
+OmegaConf.register_new_resolver("help_text", help_text)
+
+COMMAND = "train"  # the word before the settings, where there is one
+_argv = sys.argv  # of the whole command, for processes that Lightning launches
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def run_task(cfg: DictConfig) -> float:
+    """Run what `cfg` says; return the validation mAP, the objective of sweepers."""
+    sys.argv = _argv
+    with report_user_errors(), log_to_stdout():
+        if is_multirun() and cfg.get("tuning"):
+            raise UserError("-m with tuning=optuna: a search starts its runs itself. Omit -m.")
+        if is_multirun():
+            from deephash.experiment.sweep import run_sweep_job
+
+            return run_sweep_job(cfg, Path(HydraConfig.get().runtime.output_dir))
+        if cfg.get("tuning"):
+            from deephash.experiment.tuning import tune
+
+            return tune(cfg)
+        from deephash.experiment.run import run
+
+        return run(cfg)
+
+
+def main() -> None:
+    """Entry point: settings are the arguments of the process, after an optional `train`."""
+    global _argv
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no trace of imports on Ctrl-C
+    _argv = list(sys.argv)
+    has_command = sys.argv[1:2] == [COMMAND]
+    sys.argv = [sys.argv[0], *sys.argv[2 if has_command else 1 :]]
+    try:
+        with report_user_errors():
+            check_search_path(sys.argv[1:])
+            check_phase_parts(sys.argv[1:])
+            sys.argv[1:] = drop_null_choices(sys.argv[1:])
+            run_task()
+    finally:
+        sys.argv = _argv

@@ -1,0 +1,242 @@
+"""A run from its settings to its report: build, train, encode, evaluate."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_object
+from pytorch_lightning.loggers import Logger
+
+from deephash.backbones.normalize import NormalizedBackbone
+from deephash.core.distributed import broadcast_object
+from deephash.core.errors import UserError
+from deephash.core.instantiate import build, check_node
+from deephash.core.io import atomic_write, write_json
+from deephash.core.program import train_command
+from deephash.core.ranks import is_rank_zero
+from deephash.core.seeds import derived_seed
+from deephash.data.image_set import ImageSet, channel_statistics
+from deephash.data.splits import Split, drop_query_duplicates, hold_out_validation
+from deephash.experiment import loggers
+from deephash.experiment.evaluate import encode_parts
+from deephash.experiment.record import make_record
+from deephash.experiment.report import write_report
+from deephash.experiment.run_dir import is_multirun, lock_run_dir, sweep_name
+from deephash.experiment.settings import Settings
+from deephash.methods.base import Method
+from deephash.training.launch import launch_processes
+from deephash.training.optimization import PhaseOptimization
+from deephash.training.phases import PhaseRunner
+from deephash.training.pretraining import PretrainingCache
+from deephash.training.source_digest import source_digest
+from deephash.training.state import Model, TrainingData
+from deephash.training.trainer import (
+    PLACEMENT,
+    has_bfloat16,
+    resolve_trainer_config,
+    sync_batchnorm,
+    trainer_factory,
+)
+
+IMAGES_FITTED = 1000  # enough for the statistics of a first layer
+
+
+def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
+    """Run everything that the settings say, on as many processes as they say.
+
+    Returns:
+        The last validation metrics.
+
+    Raises:
+        UserError: a setting, a file or the training is wrong in a way that a user can mend.
+    """
+    start = time.perf_counter()
+    image_set, split = load_data(settings)
+    trainer_config, world_size = resolve_trainer_config(
+        settings.trainer, is_multirun=is_multirun()
+    )
+    _check_against_data(settings, image_set, split, world_size)
+    backbone, method = _build_model(settings, image_set, split)
+    muon_dtype = torch.bfloat16 if has_bfloat16(trainer_config) else torch.float32
+    optimizations = {
+        name: PhaseOptimization(f"training.{name}", phase, muon_dtype)
+        for name, phase in settings.ordered_phases().items()
+    }
+    for name, node in settings.logger.items():
+        check_node(f"logger.{name}", node)
+    data = TrainingData(
+        image_set, split, settings.augment, settings.evaluation.batch_size, settings.seed
+    )
+    try:
+        with launch_processes(trainer_config, world_size, run_dir):
+            run_dir = broadcast_object(run_dir)
+            with lock_run_dir(run_dir, settings):
+                return _train_and_report(
+                    settings,
+                    run_dir,
+                    data,
+                    sync_batchnorm(backbone, trainer_config),
+                    sync_batchnorm(method, trainer_config),
+                    optimizations,
+                    trainer_config,
+                    start,
+                )
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory is too small: {str(error).partition('.')[0]}. Lower "
+            "training.<phase>.batch_size or evaluation.batch_size in a new run, or share the "
+            f"batches among several GPUs: {train_command(f'resume={run_dir} trainer=ddp')}"
+        ) from None
+
+
+def load_data(settings: Settings) -> tuple[ImageSet, Split]:
+    """The images and their split, without images that are copies of queries."""
+    image_set = build("dataset", settings.dataset)
+    split = build("protocol", settings.protocol.node(), image_set, settings.seed)
+    return image_set, hold_out_validation(
+        drop_query_duplicates(image_set, split),
+        image_set.labels.numpy(),
+        fraction=settings.protocol.validation.fraction,
+        database_size=settings.protocol.validation.database_size,
+        seed=settings.seed,
+    )
+
+
+def _train_and_report(
+    settings: Settings,
+    run_dir: Path,
+    data: TrainingData,
+    backbone: NormalizedBackbone,
+    method: Method,
+    optimizations: Mapping[str, PhaseOptimization],
+    trainer_config: dict[str, Any],
+    start: float,
+) -> dict[str, float]:
+    digest = _source_digest(settings)
+    record = make_record(settings, data.image_set, data.split, trainer_config, digest)
+    make_trainer = trainer_factory(trainer_config, run_dir / "checkpoints")
+    identity_keys = ("dataset", "data", "split", "backbone", "method", "bits")
+    model = Model(backbone, method, settings.bits, {key: record[key] for key in identity_keys})
+    run_loggers = _open_run(settings, run_dir, data, record) if is_rank_zero() else []
+    try:
+        runner = PhaseRunner(
+            model,
+            data,
+            optimizations=optimizations,
+            make_trainer=make_trainer,
+            loggers=run_loggers,
+            checkpoint_dir=run_dir / "checkpoints",
+            cache=PretrainingCache(
+                settings.cache_dir, _pretraining_determinants(record, trainer_config)
+            ),
+            is_resumed=settings.resume is not None,
+            show_progress=sys.stdout.isatty(),
+        )
+        history = runner.run(settings.ordered_phases())
+        evaluation_start = time.perf_counter()
+        codes = encode_parts(model, data, make_trainer)
+        if is_rank_zero():
+            write_report(
+                settings,
+                run_dir,
+                data,
+                codes,
+                history,
+                record,
+                run_loggers,
+                run_start=start,
+                evaluation_start=evaluation_start,
+            )
+    except BaseException:
+        loggers.finish(run_loggers, succeeded=False)
+        raise
+    loggers.finish(run_loggers, succeeded=True)
+    return history.rows[-1]
+
+
+def _pretraining_determinants(
+    record: dict[str, Any], trainer_config: dict[str, Any]
+) -> dict[str, Any]:
+    """What determines a pre-training beside the settings of its phases."""
+    keys = ("data", "split", "augment", "backbone", "seed", "versions", "source_digest")
+    trainer = {key: value for key, value in trainer_config.items() if key not in PLACEMENT}
+    return {**{key: record[key] for key in keys}, "trainer": trainer}
+
+
+def _source_digest(settings: Settings) -> str:
+    """Of the backbone, of the training, and of optimizers and schedules of the user's own."""
+    nodes = [settings.backbone]
+    for phase in settings.ordered_phases().values():
+        nodes += [phase.optimizer, phase.scheduler]
+    return source_digest(PhaseRunner, *(get_object(node["_target_"]) for node in nodes))
+
+
+def _open_run(
+    settings: Settings, run_dir: Path, data: TrainingData, record: dict[str, Any]
+) -> list[Logger]:
+    """Write what is known before the training, and open the loggers."""
+    image_set = data.image_set
+    write_json(run_dir / "record.json", record)
+    if image_set.report:
+        write_json(run_dir / "data.json", image_set.report)
+    with atomic_write(run_dir / "split.npz") as path:
+        ids = {name: image_set.ids[indices] for name, indices in data.split.arrays().items()}
+        np.savez_compressed(path, **ids)
+    name = f"{image_set.name}-{_short_name(settings.backbone)}-{_short_name(settings.method)}"
+    name = f"{name}-{settings.bits}bits-seed{settings.seed}"
+    config = settings.model_dump(mode="json")
+    return [
+        build(f"logger.{key}", node, run_dir, name, config, sweep_name(run_dir))
+        for key, node in settings.logger.items()
+    ]
+
+
+def _check_against_data(
+    settings: Settings, image_set: ImageSet, split: Split, world_size: int
+) -> None:
+    """Refuse what can only be known to be wrong once the images are loaded."""
+    for k in settings.evaluation.ks:
+        if k > len(split.database):
+            raise UserError(
+                f"evaluation.ks={settings.evaluation.ks}: {k} is more than the "
+                f"{len(split.database)} images of the database. Lower it."
+            )
+    for name, phase in settings.ordered_phases().items():
+        if phase.batch_size < 2 * world_size or len(split.train) < 2 * world_size:
+            raise UserError(
+                f"training.{name}.batch_size={phase.batch_size} over {len(split.train)} training "
+                f"images is too small for {world_size} processes. Raise it, or launch fewer."
+            )
+    height, width = image_set.images.shape[2:]
+    if settings.augment.translate >= min(height, width):
+        raise UserError(
+            f"augment.translate={settings.augment.translate} is not less than the images' "
+            f"{height} x {width} pixels. Lower it."
+        )
+
+
+def _build_model(
+    settings: Settings, image_set: ImageSet, split: Split
+) -> tuple[NormalizedBackbone, Method]:
+    """Backbone and method, each initialised by a seed of its own."""
+    _, channels, height, width = image_set.images.shape
+    pl.seed_everything(derived_seed(settings.seed, "backbone"), verbose=False)
+    net = build("backbone", settings.backbone, channels, (height, width))
+    pretrained_statistics = getattr(net, "statistics", None)
+    statistics = pretrained_statistics or channel_statistics(image_set.images, split.train)
+    backbone = NormalizedBackbone(net, *statistics)
+    sample = split.train[:: -(-len(split.train) // IMAGES_FITTED)]
+    backbone.fit(image_set.images[torch.from_numpy(sample)])
+    pl.seed_everything(derived_seed(settings.seed, "method"), verbose=False)
+    num_classes = len(image_set.classes)
+    method = build("method", settings.method, backbone.num_features, settings.bits, num_classes)
+    return backbone, method
+
+
+def _short_name(node: dict[str, Any]) -> str:
+    return str(node["_target_"]).rpartition(".")[2].lower()

@@ -1,0 +1,107 @@
+"""Settings of version 0.2 under their present names: for errors, and to resume its runs."""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+SETTINGS = (  # patterns of whole names, their replacements
+    (r"phase\.(\w+)\.warmup", r"training.\1.scheduler.warmup"),
+    (r"phase(\..+)?", r"training\1"),
+    (r"search(\..+)?", r"tuning\1"),
+    (r"validation\.share", "protocol.validation.fraction"),
+    (r"validation\.database", "protocol.validation.database_size"),
+    (r"validation", "protocol.validation"),
+    (r"dataset\.mark", "dataset.label_separator"),
+    (r"dataset\.tolerated", "dataset.max_invalid_fraction"),
+    (r"dataset\.keep_decoded", "dataset.cache_decoded"),
+    (r"protocol\.tolerated", "protocol.max_missing_fraction"),
+    (r"protocol\.queries", "protocol.queries_per_class"),
+    (r"protocol\.queries", "protocol.query_fraction"),
+    (r"protocol\.train", "protocol.train_per_class"),
+    (r"logger\.(mode|project|group)", r"logger.wandb.\1"),
+)
+CHOICES = {
+    ("dataset", "images"): "dataset=image_folder",
+    ("recipe", "images"): "recipe=default",
+    ("experiment", "images_pretrained"): "experiment=image_folder_pretrained",
+    ("protocol", "tc21"): "protocol=1k-59k",
+    ("search", "optuna"): "tuning=optuna",
+}
+TARGETS = {
+    "deephash.data.images.images": "deephash.data.datasets.image_folder.image_folder",
+    **{
+        f"deephash.data.{name}.{name}": f"deephash.data.datasets.{name}.{name}"
+        for name in ("digits", "mnist", "cifar10", "nuswide")
+    },
+    **{
+        f"deephash.tracking.{name}_logger": f"deephash.experiment.loggers.{name}_logger"
+        for name in ("csv", "wandb")
+    },
+}
+PROTOCOL_SETTINGS = {  # by the name of the function
+    "per_class": {"queries": "queries_per_class", "train": "train_per_class"},
+    "stratified": {"queries": "query_fraction"},
+    "given": {"tolerated": "max_missing_fraction"},
+}
+DATASET_SETTINGS = {
+    "mark": "label_separator",
+    "tolerated": "max_invalid_fraction",
+    "keep_decoded": "cache_decoded",
+}
+
+
+def renamed_setting(name: str, valid: Collection[str]) -> str | None:
+    """The present name of a setting of version 0.2; None where it has none.
+
+    Args:
+        name: of the setting.
+        valid: settings that there are now, to choose between several new names.
+    """
+    matches = [(re.fullmatch(pattern, name), new) for pattern, new in SETTINGS]
+    names = [match.expand(new) for match, new in matches if match]
+    return next((new for new in names if new in valid), next(iter(names), None))
+
+
+def is_old_config(config: dict[str, Any]) -> bool:
+    """Whether these are the saved settings of a run of version 0.2."""
+    return "phase" in config
+
+
+def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings of a run of version 0.2 as this version has them."""
+    config = _rename_targets(config)
+    training = {name: _upgrade_phase(phase) for name, phase in config.pop("phase").items()}
+    validation, tuning = config.pop("validation"), config.pop("search")
+    protocol, dataset, logger = config["protocol"], config["dataset"], config["logger"]
+    names = PROTOCOL_SETTINGS.get(protocol["_target_"].rpartition(".")[2], {})
+    kind = logger["_target_"].rpartition(".")[2].removesuffix("_logger")
+    return {
+        **config,
+        "tags": [],
+        "training": training,
+        "dataset": {DATASET_SETTINGS.get(key, key): value for key, value in dataset.items()},
+        "protocol": {
+            **{names.get(key, key): value for key, value in protocol.items()},
+            "validation": {
+                "fraction": validation["share"],
+                "database_size": validation["database"],
+            },
+        },
+        "logger": {} if kind == "no" else {kind: logger},
+        "tuning": tuning,
+    }
+
+
+def _upgrade_phase(phase: dict[str, Any]) -> dict[str, Any]:
+    settings = {key: value for key, value in phase.items() if key != "warmup"}
+    linear = {"_target_": "deephash.training.schedules.linear", "warmup": phase["warmup"]}
+    return {**settings, "scheduler": linear, "param_groups": None}
+
+
+def _rename_targets(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {
+            key: TARGETS.get(value, value) if key == "_target_" else _rename_targets(value)
+            for key, value in values.items()
+        }
+    return [_rename_targets(value) for value in values] if isinstance(values, list) else values

@@ -1,0 +1,187 @@
+"""Runs that are stopped, killed and resumed; checkpoints that do not fit."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import (
+    QUICK,
+    ComposeRun,
+    assert_same_codes,
+    resume_run,
+    start_train,
+    wait_for_line,
+)
+
+from deephash.core.errors import UserError
+from deephash.experiment.run import run
+
+pytestmark = pytest.mark.usefixtures("light_runs")
+
+
+def read_metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def read_curve(folder: Path, name: str) -> list[str]:
+    rows = [row.split(",") for row in (folder / "curves.csv").read_text().splitlines()]
+    column = rows[0].index(name)
+    return [row[column] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("phase", "optimizer"),
+    [
+        pytest.param("pretrain", "sgd", marks=pytest.mark.slow),
+        pytest.param("hash", "sgd", marks=pytest.mark.slow),
+        ("hash", "muon"),
+    ],
+)
+def test_a_killed_run_resumed_equals_an_uninterrupted_one(
+    phase: str, optimizer: str, compose_run: ComposeRun, tmp_path: Path
+) -> None:
+    settings = [
+        "bits=12",
+        f"training.{phase}.epochs=3",
+        f"optimizer@training.{phase}.optimizer={optimizer}",
+        "logger=csv",
+    ]
+    uninterrupted = tmp_path / "uninterrupted"
+    run(compose_run(*settings, folder="uninterrupted"))
+    folder = tmp_path / "killed"
+    places = [f"run_dir={folder}", f"cache_dir={tmp_path / 'other_cache'}"]
+    process = start_train(*QUICK, *settings, *places, cwd=tmp_path)
+    wait_for_line(process, f"{phase} 2/3")
+    process.kill()
+    process.communicate()
+    assert not (folder / "metrics.json").exists()
+    resume_run(folder)
+    assert_same_codes(uninterrupted, folder)
+    assert read_metrics(uninterrupted)["test"] == read_metrics(folder)["test"]
+    curve = f"{phase}/loss"
+    assert read_curve(uninterrupted, curve) == read_curve(folder, curve)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_a_signal_leaves_a_run_to_resume(
+    number: signal.Signals,
+    compose_run: ComposeRun,
+    send_signal_at: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cfg = compose_run("phases=scratch", "training.hash.epochs=50", "logger=csv")
+    send_signal_at("hash 2/50", number)
+    with pytest.raises(SystemExit) as stop:
+        run(cfg)
+    folder = Path(cfg.run_dir)
+    assert stop.value.code == 130
+    assert f"Stopped. Resume with: python train.py resume={folder}" in capsys.readouterr().err
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["hash.unfinished.ckpt"]
+    assert not list(folder.rglob("*.part*"))
+
+
+SIGNALS_ITSELF = """
+import os, signal, sys
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == {module!r}:
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+"""
+
+
+def assert_stopped_silently(process: subprocess.Popen[str], folder: Path) -> None:
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in errors
+    assert not list(folder.rglob("*.part*"))
+
+
+@pytest.mark.parametrize("module", ["hydra", "omegaconf", "torch", "deephash.training.phases"])
+def test_ctrl_c_during_imports_leaves_nothing(module: str, tmp_path: Path) -> None:
+    hook = tmp_path / "hook" / "sitecustomize.py"
+    hook.parent.mkdir()
+    hook.write_text(SIGNALS_ITSELF.format(module=module))
+    folder = tmp_path / "run"
+    process = start_train(f"run_dir={folder}", cwd=tmp_path, PYTHONPATH=str(hook.parent))
+    assert_stopped_silently(process, tmp_path)
+    assert not folder.exists()
+
+
+def test_ctrl_c_in_training_is_answered_without_a_trace(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start_train(
+        *QUICK, "training.pretrain.epochs=1000", f"run_dir={folder}", cwd=tmp_path
+    )
+    wait_for_line(process, "pretrain 2/1000")
+    os.kill(process.pid, signal.SIGINT)
+    assert_stopped_silently(process, tmp_path)
+    assert (folder / "checkpoints" / "pretrain.unfinished.ckpt").is_file()
+
+
+def change_checkpoint(path: Path, change: Callable[[dict], object]) -> None:
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+
+
+def set_seconds(checkpoint: dict, seconds: float = 1000.0) -> None:
+    checkpoint["callbacks"]["Curves"]["seconds"] = seconds
+
+
+def test_a_resumed_run_counts_the_seconds_of_all_its_sittings(scratch_run: Path) -> None:
+    change_checkpoint(scratch_run / "checkpoints" / "hash.ckpt", set_seconds)
+    (scratch_run / "metrics.json").unlink()
+    resume_run(scratch_run)
+    seconds = read_metrics(scratch_run)["seconds"]
+    assert 1000 <= seconds["hash"] <= seconds["total"]
+    assert "pretrain_cached" not in seconds
+
+
+def test_a_cached_pretraining_costs_a_run_nothing(compose_run: ComposeRun, tmp_path: Path) -> None:
+    order = "phases.order=[pretrain]"
+    run(compose_run(order, folder="trainer"))
+    (cached,) = (tmp_path / "cache").glob("pretrain-*.ckpt")
+    change_checkpoint(cached, set_seconds)
+    folder = tmp_path / "finder"
+    run(compose_run(order, "bits=16", folder=folder.name))
+    first = read_metrics(folder)["seconds"]
+    (folder / "metrics.json").unlink()
+    resume_run(folder)
+    for seconds in (first, read_metrics(folder)["seconds"]):
+        assert seconds["pretrain_cached"] == pytest.approx(1000, abs=1)
+        assert seconds["pretrain"] <= seconds["total"] < 1000
+
+
+def test_checkpoints_are_written_beside_their_names(
+    compose_run: ComposeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")  # may be another file system, or full
+    cfg = compose_run("phases=scratch")
+    run(cfg)
+    assert (Path(cfg.run_dir) / "checkpoints" / "hash.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("bits", 16), ("backbone", None), ("data", "0" * 64)], ids=str
+)
+def test_a_checkpoint_of_another_model_is_refused(
+    key: str, value: object, scratch_run: Path
+) -> None:
+    path = scratch_run / "checkpoints" / "hash.ckpt"
+    change_checkpoint(path, lambda checkpoint: checkpoint["deephash"].update({key: value}))
+    with pytest.raises(UserError, match=rf"hash.ckpt belongs to another model: its {key} is"):
+        resume_run(scratch_run)
+
+
+def test_a_corrupt_checkpoint_is_named(scratch_run: Path) -> None:
+    path = scratch_run / "checkpoints" / "hash.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"hash.ckpt is corrupt"):
+        resume_run(scratch_run)

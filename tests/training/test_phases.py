@@ -1,0 +1,317 @@
+"""Phases in order: what the net is shown and in which mode, what is trained, what is left."""
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import (
+    BatchRecorder,
+    TinyRun,
+    all_phases,
+    make_data,
+    make_image_set,
+    make_phase,
+    make_split,
+    pixels,
+)
+
+from deephash.core.errors import UserError
+from deephash.core.seeds import derived_seed
+from deephash.data.augment import augment
+from deephash.training.features import extract_features
+from deephash.training.modules import HashingModule
+from deephash.training.settings import AugmentSettings
+from deephash.training.trainer import trainer_factory
+
+AUGMENT = AugmentSettings(translate=2, flip=True, cutout=2)
+SPLIT = make_split()
+
+
+def original_pixels(indices: np.ndarray) -> list[tuple[int, ...]]:
+    return pixels(make_image_set().images[torch.from_numpy(indices)])
+
+
+def validation_pixels(name: str) -> list[tuple[int, ...]]:
+    """In one epoch; a classifier is not shown the images that others are ranked against."""
+    parts = [SPLIT.validation, SPLIT.validation_database]
+    return original_pixels(SPLIT.validation if name == "pretrain" else np.concatenate(parts))
+
+
+@pytest.mark.parametrize("name", ["pretrain", "hash"])
+def test_training_images_are_augmented_and_validation_images_are_not(
+    name: str, tmp_path: Path
+) -> None:
+    run = TinyRun(tmp_path, data=make_data(AUGMENT, seed=5))
+    run.run({name: all_phases()[name]})
+    assert run.net.images(training=False) == validation_pixels(name) * 2
+    (recorder,) = run.recorders
+    expected = []
+    for epoch, batches in enumerate(recorder.epochs):
+        indices = torch.tensor([index for batch in batches for index in batch])
+        images = augment(
+            make_image_set().images[indices],
+            indices,
+            translate=2,
+            flip=True,
+            cutout=2,
+            seed=derived_seed(5, name, "batches"),
+            epoch=epoch,
+        )
+        expected += pixels(images)
+    shown = run.net.images(training=True)
+    assert shown == expected
+    assert not set(shown) & set(original_pixels(SPLIT.train))
+
+
+def test_features_are_of_images_that_are_not_augmented_each_computed_once(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path, data=make_data(AUGMENT))
+    run.run({"init": all_phases()["init"]})
+    assert run.net.images(training=True) == []
+    needed = original_pixels(np.concatenate([SPLIT.train, SPLIT.validation]))
+    assert run.net.images(training=False) == needed
+
+
+@pytest.mark.parametrize("name", ["pretrain", "hash"])
+def test_batch_norm_learns_from_training_batches_alone(name: str, tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    run.run({name: all_phases()[name]})
+    assert run.net.norm.num_batches_tracked == 8  # two epochs of four batches
+    assert [training for training, _ in run.net.calls].count(True) == 8
+    mean, variance = torch.zeros(5).double(), torch.ones(5).double()
+    for outputs in run.net.training_outputs:  # by the definition of the running statistics
+        mean = 0.9 * mean + 0.1 * outputs.mean(dim=0)
+        variance = 0.9 * variance + 0.1 * outputs.var(dim=0)
+    torch.testing.assert_close(run.net.norm.running_mean, mean)
+    torch.testing.assert_close(run.net.norm.running_var, variance)
+
+
+def test_batch_norm_learns_again_after_features_were_extracted(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    run.run(all_phases())
+    assert run.net.norm.num_batches_tracked == 8 + 8
+    # Training, validation after each epoch, features of 50 images, training and validation.
+    modes = [training for training, _ in run.net.calls]
+    changes = [modes[0]] + [b for a, b in pairwise(modes) if a != b]
+    assert changes == [True, False] * 4
+    assert modes.count(True) == 16
+
+
+def test_features_are_those_of_the_backbone_in_evaluation_mode(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path, data=make_data(AUGMENT))
+    run.run({"pretrain": make_phase()})
+    run.model.backbone.train()
+    before = run.weights()
+    make_trainer = trainer_factory(
+        {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "precision": "64-true"},
+        tmp_path,
+    )
+    indices = np.array([3, 50, 7])
+    features = extract_features(run.model.backbone, run.data.serve(2), indices, make_trainer)
+    assert all(torch.equal(value, before[name]) for name, value in run.weights().items())
+    net = run.net.eval()
+    with torch.no_grad():
+        expected = net(make_image_set().images[torch.from_numpy(indices)].double())
+    torch.testing.assert_close(features, expected, rtol=1e-12, atol=0)
+    # By hand: standardised by the statistics that training has left.
+    flat = (make_image_set().images[torch.from_numpy(indices)].flatten(1).double() - 80) / 50
+    linear = flat @ net.linear.weight.T + net.linear.bias
+    norm = net.norm
+    scaled = (linear - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+    by_hand = torch.tanh(scaled * norm.weight + norm.bias).detach()
+    torch.testing.assert_close(features, by_hand, rtol=1e-9, atol=1e-12)
+
+
+def test_the_head_is_trained_alone_and_then_both(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    phases = all_phases()
+    states = [run.weights()]
+    for names in (["pretrain"], ["pretrain", "init"], ["pretrain", "init", "hash"]):
+        run.run({name: phases[name] for name in names})
+        states.append(run.weights())
+
+    def changed(before: int, after: int) -> set[str]:
+        names = states[before].keys()
+        return {n for n in names if not torch.equal(states[before][n], states[after][n])}
+
+    backbone = {f"backbone.backbone.linear.{name}" for name in ("weight", "bias")} | {
+        f"backbone.backbone.norm.{name}"
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+    head = {"method.head.weight", "method.head.bias"}
+    assert changed(0, 1) == backbone
+    assert changed(1, 2) == head
+    assert changed(2, 3) == backbone | head
+
+
+def test_each_epoch_shows_each_training_image_once_in_another_order(tmp_path: Path) -> None:
+    def orders(name: str, seed: int = 0, folder: str = "run") -> list[list[int]]:
+        run = TinyRun(tmp_path / folder, data=make_data(seed=seed))
+        run.run({name: make_phase(epochs=3)})
+        (recorder,) = run.recorders
+        assert [[len(batch) for batch in batches] for batches in recorder.epochs] == [[8] * 4] * 3
+        return [sum(batches, []) for batches in recorder.epochs]
+
+    first = orders("pretrain")
+    assert [sorted(order) for order in first] == [SPLIT.train.tolist()] * 3
+    assert orders("pretrain", folder="again") == first
+    others = orders("pretrain", seed=1, folder="seed") + orders("other", folder="phase")
+    different = {tuple(order) for order in first + others}
+    assert len(different) == 9
+    assert tuple(SPLIT.train) not in different
+
+
+def test_a_finished_phase_leaves_the_checkpoint_of_its_last_epoch(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    phases = {"hash": make_phase("hash", epochs=3)}
+    runner = run.run(phases)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["hash.ckpt"]
+    checkpoint = torch.load(run.checkpoints / "hash.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 2
+    assert checkpoint["global_step"] == 12
+    assert checkpoint["deephash"] == {**run.model.identity, "phase": "hash"}
+    saved = checkpoint["state_dict"]
+    assert saved.keys() == run.weights().keys()
+    for name, value in run.weights().items():
+        assert torch.equal(saved[name], value), name
+    # A new runner takes them over without training.
+    other = TinyRun(tmp_path, weight_seed=1)
+    history = other.run(phases).history
+    assert other.recorders == []
+    for name, value in run.weights().items():
+        assert torch.equal(other.weights()[name], value), name
+    assert history.rows == runner.history.rows
+
+
+def test_a_phase_that_fails_leaves_an_unfinished_checkpoint_and_goes_on(tmp_path: Path) -> None:
+    phases = {"hash": make_phase("hash", epochs=3)}
+    uninterrupted = TinyRun(tmp_path / "uninterrupted")
+    uninterrupted.run(phases)
+
+    class Stop(BatchRecorder):
+        def on_train_epoch_start(self, trainer, pl_module) -> None:  # type: ignore[no-untyped-def]
+            super().on_train_epoch_start(trainer, pl_module)
+            if trainer.current_epoch == 2:
+                raise KeyError("stopped")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiny_training.BatchRecorder", Stop)
+        stopped = TinyRun(tmp_path / "stopped")
+        with pytest.raises(KeyError, match="stopped"):
+            stopped.run(phases)
+    assert [path.name for path in stopped.checkpoints.iterdir()] == ["hash.unfinished.ckpt"]
+    resumed = TinyRun(tmp_path / "stopped", weight_seed=1)
+    resumed.run(phases)
+    (whole,), (rest,) = uninterrupted.recorders, resumed.recorders
+    assert rest.epochs == whole.epochs[2:]
+    for name, value in uninterrupted.weights().items():
+        torch.testing.assert_close(resumed.weights()[name], value, rtol=1e-12, atol=1e-12)
+    assert [path.name for path in resumed.checkpoints.iterdir()] == ["hash.ckpt"]
+
+
+def test_a_cached_pretraining_gives_the_same_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    phases = {"pretrain": make_phase()}
+    first = TinyRun(tmp_path / "first", cache=tmp_path / "cache")
+    trained = first.run(phases)
+    (cached,) = (tmp_path / "cache").glob("*.ckpt")
+    second = TinyRun(tmp_path / "second", cache=tmp_path / "cache", weight_seed=1)
+    with caplog.at_level(logging.INFO, "deephash"):
+        taken_over = second.run(phases)
+    assert f"pretrain: found finished in {cached}" in caplog.messages
+    assert second.net.calls == []
+    for name, value in first.weights().items():
+        if name.startswith("backbone."):
+            assert torch.equal(second.weights()[name], value), name
+    assert taken_over.history.rows == trained.history.rows
+    assert taken_over.history.cached_seconds > 0
+    assert trained.history.cached_seconds == 0
+    checkpoints = [torch.load(run.checkpoints / "pretrain.ckpt") for run in (first, second)]
+    for name, value in checkpoints[0]["state_dict"].items():
+        assert torch.equal(checkpoints[1]["state_dict"][name], value), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 1},
+        {"batch_size": 9},
+        {"label_smoothing": 0.0},
+        {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.06}},
+        {"scheduler": {"_target_": "deephash.training.schedules.linear", "warmup": 0.0}},
+        {"param_groups": {"classifier": {"lr": 0.1}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_pretraining_by_other_settings_is_another(change: dict, tmp_path: Path) -> None:
+    cache = TinyRun(tmp_path).cache
+    assert cache.path({"a": make_phase()}) == cache.path({"a": make_phase()})
+    assert cache.path({"a": make_phase()}) != cache.path({"a": make_phase(**change)})
+
+
+def test_bits_and_method_are_no_part_of_a_pretraining_s_identity(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    run.run({"pretrain": make_phase(epochs=1)})
+    checkpoint = torch.load(run.checkpoints / "pretrain.ckpt", weights_only=True)
+    assert checkpoint["deephash"] == {"dataset": "made", "phase": "pretrain"}
+
+
+def test_steps_and_rows_are_counted_over_the_phases(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    history = run.run(all_phases()).history
+    steps = {}
+    for name in ("pretrain", "init", "hash"):
+        steps[name] = [row["step"] for row in history.rows if f"{name}/loss" in row]
+    assert steps == {"pretrain": [4, 8], "init": [12, 16], "hash": [20, 24]}
+    assert list(history.seconds) == ["pretrain", "init", "hash"]
+    assert history.earlier_seconds == 0
+    validations = [{*row} - {"step"} for row in history.rows if "epoch" in row]
+    assert validations == [{"val/accuracy", "val/loss", "epoch"}] * 2 + [{"val/map", "epoch"}] * 4
+
+
+def test_a_validation_map_is_that_of_the_validation_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The curve against a ranking by hand: each validation image, ranked among training images."""
+    run = TinyRun(tmp_path)
+    seen: dict[str, list[int]] = {"query": [], "database": []}
+    validation_step = HashingModule.validation_step
+
+    def recording_step(self, batch, batch_idx, dataloader_idx) -> None:  # type: ignore[no-untyped-def]
+        seen["query" if dataloader_idx == 0 else "database"] += batch["indices"].tolist()
+        validation_step(self, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(HashingModule, "validation_step", recording_step)
+    history = run.run({"hash": make_phase("hash", epochs=1)}).history
+    assert seen == {
+        "query": SPLIT.validation.tolist(),
+        "database": SPLIT.validation_database.tolist(),
+    }
+    images, labels = make_image_set().images, make_image_set().labels.numpy()
+    with torch.no_grad():
+        features = run.model.backbone.eval()(images)
+        codes = np.where(run.model.method(features).numpy() >= 0, 1, -1)
+    rng = np.random.default_rng(0)
+    precisions = []
+    for query in SPLIT.validation:
+        distance = (codes[SPLIT.validation_database] != codes[query]).sum(axis=1)
+        relevant = labels[SPLIT.validation_database] == labels[query]
+        values = []
+        for _ in range(2000):
+            hits = relevant[np.lexsort((rng.random(len(distance)), distance))]
+            precision = hits.cumsum() / np.arange(1, len(hits) + 1)
+            values.append((precision * hits).sum() / hits.sum())
+        precisions.append(np.mean(values))
+    assert history.rows[-1]["val/map"] == pytest.approx(np.mean(precisions), abs=2e-3)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    phases = {"hash": make_phase("hash", epochs=1)}
+    TinyRun(tmp_path).run(phases)
+    other = TinyRun(tmp_path)
+    other.model.identity["bits"] = 7
+    with pytest.raises(UserError, match=r"hash\.ckpt belongs to another model: its bits is 6"):
+        other.run(phases)
