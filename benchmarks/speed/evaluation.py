@@ -44,7 +44,7 @@ LOOP_QUERIES, TORCHMETRICS_QUERIES = 200, 50  # timed, and scaled to all
 
 @dataclass(frozen=True)
 class Codes:
-    """Codes around one center per class, -1 and +1 in float32, and their labels."""
+    """Codes around one centre per class, -1 and +1 in float32, and their labels."""
 
     query: npt.NDArray[np.float32]
     query_labels: npt.NDArray[np.int64]
@@ -53,14 +53,14 @@ class Codes:
 
     @classmethod
     def sample(cls, seed: int, queries: int, items: int, bits: int) -> "Codes":
-        """Draw random centers, and flip a fraction of the bits of each code."""
+        """Draw random centres, and flip a fraction of the bits of each code."""
         rng = np.random.default_rng(seed)
-        centers = rng.choice([-1, 1], (NUM_CLASSES, bits))
+        centres = rng.choice([-1, 1], (NUM_CLASSES, bits))
 
         def sample_part(count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
             labels = rng.integers(NUM_CLASSES, size=count)
             flips = np.where(rng.random((count, bits)) < FLIP_PROBABILITY, -1, 1)
-            return (centers[labels] * flips).astype(np.float32), labels
+            return (centres[labels] * flips).astype(np.float32), labels
 
         return cls(*sample_part(queries), *sample_part(items))
 

@@ -31,7 +31,7 @@ from benchmarks.machine import (
 )
 from deephash.hamming import cpu, knn
 
-K, NUM_CENTERS, FLIP_PROBABILITY = 100, 100, 0.15
+K, NUM_CENTRES, FLIP_PROBABILITY = 100, 100, 0.15
 CELLS = {  # items, bits, queries, clustered
     "1M, one query": (1_000_000, 64, 1, False),
     "1M": (1_000_000, 64, 1_000, False),
@@ -101,7 +101,7 @@ def memory_mb(field: str) -> float:
 
 
 def sample_codes(rng: np.random.Generator, count: int, bits: int, clustered: bool) -> PackedCodes:
-    """Draw uniform codes, or codes around common centers, as trained ones are distributed."""
+    """Draw uniform codes, or codes around common centres, as trained ones are distributed."""
     masks = [np.uint64(2 ** min(64, bits - 64 * word) - 1) for word in range(-(-bits // 64))]
     if not clustered:
         return rng.integers(2**64, size=(count, len(masks)), dtype=np.uint64) & masks
@@ -109,9 +109,9 @@ def sample_codes(rng: np.random.Generator, count: int, bits: int, clustered: boo
     for bit in range(bits):
         is_flipped = rng.random(count) < FLIP_PROBABILITY
         flips[:, bit // 64] |= is_flipped.astype(np.uint64) << np.uint64(bit)
-    # The centers have a generator of their own: queries and database share them.
-    centers = np.random.default_rng(1).integers(2**64, size=(NUM_CENTERS, 1), dtype=np.uint64)
-    return centers[rng.integers(NUM_CENTERS, size=count)] ^ flips
+    # The centres have a generator of their own: queries and database share them.
+    centres = np.random.default_rng(1).integers(2**64, size=(NUM_CENTRES, 1), dtype=np.uint64)
+    return centres[rng.integers(NUM_CENTRES, size=count)] ^ flips
 
 
 def faiss_search(
@@ -178,7 +178,7 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             f"Billions of comparisons per second, k = {results['k']}, 1,000 queries unless noted, "
             f"fastest of {results['repeats']}; faiss does not split one query over threads. Random "
-            f"codes; clustered: around {NUM_CENTERS} centers, with {FLIP_PROBABILITY:.0%} of the "
+            f"codes; clustered: around {NUM_CENTRES} centres, with {FLIP_PROBABILITY:.0%} of the "
             "bits flipped. Memory: of the search + of the codes. "
             f"{describe_machine(results)} {results['threads']} threads, seed {results['seed']}.",
             "",

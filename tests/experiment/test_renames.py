@@ -63,7 +63,7 @@ RENAMED_SETTINGS = [  # arguments, the present name of the setting of the last o
     (["validation.share=0.1"], "protocol.validation.fraction"),
     (["validation.database=100"], "protocol.validation.database_size"),
     (["validation={share:0.1}"], "protocol.validation"),
-    ([*IMAGE_FOLDER, "dataset.mark=;"], "dataset.label_separator"),
+    ([*IMAGE_FOLDER, "dataset.mark=x"], "dataset.label_separator"),
     ([*IMAGE_FOLDER, "dataset.tolerated=0.1"], "dataset.max_invalid_fraction"),
     ([*IMAGE_FOLDER, "dataset.keep_decoded=false"], "dataset.cache_decoded"),
     (["protocol=given", "protocol.tolerated=0.1"], "protocol.max_missing_fraction"),

@@ -190,7 +190,7 @@ def test_images_of_several_labels(compose_run: ComposeRun, tmp_path: Path) -> No
     for name in ("ndcg", "ndcg@5", "weighted_map", "weighted_map@5"):
         assert metrics[name] > 0
     (broken,) = json.loads((folder / "data.json").read_text())["left_out"]["broken"]
-    assert broken.endswith("broken.jpg: no image in a known format")
+    assert broken.endswith("broken.jpg: not an image in a known format")
     assert read_codes(folder)["database_labels"].shape[1] == 2
     without_cache = compose_run(*overrides, "dataset.cache_decoded=false", folder="without-cache")
     assert_same_codes(folder, run_and_return_folder(without_cache))

@@ -5,6 +5,8 @@ differences, which make it fast and the same on every machine:
 
 - a net of tiny widths and batches of a quarter of an epoch, four epochs for each phase: 20 steps;
 - float64, on one thread of the CPU;
+- weights drawn in float64 by numpy: torch draws them in float32, and processors with and without
+  AVX round these differently;
 - filters of the stem that are not whitened: the signs of eigenvectors are the library's choice.
 """
 
@@ -14,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from deephash.backbones.normalize import NormalizedBackbone
 from deephash.cli.compose import compose_config
@@ -53,6 +56,10 @@ class LossRecorder(Callback):
         self.module: Any = None
         self.batch: dict[str, Tensor] = {}
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if hasattr(pl_module, "classifier"):
+            draw_weights(pl_module.classifier)  # type: ignore[arg-type]
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -74,6 +81,18 @@ class LossRecorder(Callback):
         batch_idx: int,
     ) -> None:
         self.losses.append(outputs["loss"].item())
+
+
+def draw_weights(module: nn.Module) -> None:
+    """Draw the matrices of a module evenly, up to 1 / sqrt(inputs); its biases become zero."""
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1:
+                bound = parameter[0].numel() ** -0.5
+                parameter.copy_(torch.from_numpy(rng.uniform(-bound, bound, parameter.shape)))
+            elif name.endswith("bias"):
+                parameter.zero_()
 
 
 def train(method: str, *overrides: str) -> tuple[Settings, dict[str, LossRecorder]]:
@@ -106,13 +125,14 @@ def _train(
     settings = validate_settings(compose_config(arguments))
     image_set, split = load_data(settings)
     statistics = channel_statistics(image_set.images, split.train)
-    torch.manual_seed(0)
     _, channels, height, width = image_set.images.shape
     net = build("backbone", settings.backbone, channels, (height, width))
     backbone = NormalizedBackbone(net, *statistics)
     head = build(
         "method", settings.method, backbone.num_features, settings.bits, len(image_set.classes)
     )
+    draw_weights(backbone.double())
+    draw_weights(head.double())
     recorders: dict[str, LossRecorder] = {}
     phases = settings.ordered_phases()
     runner = PhaseRunner(

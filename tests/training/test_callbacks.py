@@ -247,7 +247,10 @@ def test_one_line_per_epoch_has_the_last_loss_and_the_validation(
     with caplog.at_level(logging.INFO, "deephash"):
         fit([float(i) for i in range(26)], curves, EpochPrinter("hash", curves))
     lines = [r.getMessage().rpartition("  ")[0] for r in caplog.records if "deephash" in r.name]
-    assert lines == ["hash 1/2  loss 11.0000  val/map 0.1000", "hash 2/2  loss 24.0000  val/map 0.2000"]
+    assert lines == [
+        "hash 1/2  loss 11.0000  val/map 0.1000",
+        "hash 2/2  loss 24.0000  val/map 0.2000",
+    ]
 
 
 class DrawRecorder(Callback):

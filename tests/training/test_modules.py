@@ -28,9 +28,7 @@ class Identity(nn.Identity):
 
 def make_classifier(smoothing: float, *, multi_label: bool) -> tuple[Classifier, Batch]:
     torch.manual_seed(0)
-    module = Classifier(
-        Identity(), 3, multi_label=multi_label, label_smoothing=smoothing, **SHARED
-    )
+    module = Classifier(Identity(), 3, multi_label=multi_label, label_smoothing=smoothing, **SHARED)
     labels = LABELS if multi_label else LABELS.argmax(dim=1)
     return module, {"images": torch.randn(4, 2), "labels": labels, "indices": torch.arange(4)}
 

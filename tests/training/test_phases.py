@@ -1,7 +1,7 @@
 """Phases in order: what the net is shown and in which mode, what is trained, what is left."""
 
 import logging
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +152,7 @@ def test_each_epoch_shows_each_training_image_once_in_another_order(tmp_path: Pa
         run.run({name: make_phase(epochs=3)})
         (recorder,) = run.recorders
         assert [[len(batch) for batch in batches] for batches in recorder.epochs] == [[8] * 4] * 3
-        return [sum(batches, []) for batches in recorder.epochs]
+        return [list(chain(*batches)) for batches in recorder.epochs]
 
     first = orders("pretrain")
     assert [sorted(order) for order in first] == [SPLIT.train.tolist()] * 3

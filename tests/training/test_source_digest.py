@@ -37,7 +37,7 @@ FEW_STEPS = ["dataset=digits", "+trainer.limit_train_batches=2"]
 FILES = {
     "__init__.py": "",
     "net.py": NET,
-    "layers.py": "from torch import nn\n\n\ndef make_linear(size):\n    return nn.Linear(size, 12)\n",
+    "layers.py": "from torch import nn\n\n\ndef make_linear(n):\n    return nn.Linear(n, 12)\n",
     "blocks/__init__.py": "",
     "blocks/activation.py": "from torch.nn import functional as F\n\nactivate = F.gelu\n",
     "unrelated.py": "VALUE = 1\n",
@@ -85,7 +85,7 @@ def test_the_same_sources_have_the_same_digest(package: Path) -> None:
     ("name", "old", "new"),
     [
         ("net.py", "flatten(1)", "flatten(1) / 2"),
-        ("layers.py", "nn.Linear(size, 12)", "nn.Linear(size, 12, bias=False)"),
+        ("layers.py", "nn.Linear(n, 12)", "nn.Linear(n, 12, bias=False)"),
         ("blocks/activation.py", "F.gelu", "F.relu"),
     ],
 )
