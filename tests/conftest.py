@@ -140,7 +140,7 @@ def scratch_run(_scratch_template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def send_signal_at(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., None]]:
-    """Have this process receive a signal when a line that begins so is logged."""
+    """Have this process receive a signal, once, when a line that begins so is logged."""
     package = logging.getLogger("deephash")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     added: list[logging.Handler] = []
@@ -152,6 +152,7 @@ def send_signal_at(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., N
 
         def emit(self, record: logging.LogRecord) -> None:
             if record.getMessage().startswith(self.prefix):
+                package.removeHandler(self)
                 os.kill(os.getpid(), self.number)
 
     def add(prefix: str, number: signal.Signals) -> None:

@@ -54,7 +54,8 @@ def test_every_choice_has_a_line_of_description() -> None:
 
 def test_no_two_choices_of_a_group_are_the_same() -> None:
     for group in config_groups():
-        contents = [yaml.safe_load((CONF / group / f"{n}.yaml").read_text()) for n in options(group)]
+        files = [CONF / group / f"{name}.yaml" for name in options(group)]
+        contents = [yaml.safe_load(file.read_text()) for file in files]
         twins = [content for i, content in enumerate(contents) if content in contents[:i]]
         known = [{}, {"defaults": [{"override /dataset": "cifar10"}]}]  # no changes of their own
         assert not [twin for twin in twins if twin not in known]

@@ -27,7 +27,7 @@ from deephash.cli.compose import compose_config, config_groups
 from deephash.cli.entry import app
 from deephash.core.instantiate import check_node
 from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
-from deephash.experiment import renames
+from deephash.experiment import plots, renames
 from deephash.experiment.run import run
 from deephash.experiment.settings import validate_settings
 from deephash.training.optimization import PhaseOptimization
@@ -112,8 +112,7 @@ def shortened(arguments: tuple[str, ...], *more: str) -> list[str]:
     short = [a for a in SHORT if key(a) not in map(key, given)]
     if "widths" not in cfg.backbone:
         short.remove("backbone.widths=[16,48,64]")
-    batches = 5 if "model_name" in cfg.backbone else 30
-    return [*given, *short, f"++trainer.limit_train_batches={batches}", *more]
+    return [*given, *short, "++trainer.limit_train_batches=5", *more]
 
 
 def train(arguments: tuple[str, ...], run_dir: Path, *more: str) -> None:
@@ -128,6 +127,12 @@ def run_program(*arguments: str | Path, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots take most of the time of such short runs; that of the main command draws them."""
+    monkeypatch.setattr(plots, "draw", lambda *args, **kwargs: {})
 
 
 @pytest.fixture(scope="module")

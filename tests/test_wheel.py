@@ -72,7 +72,7 @@ def shapes(*, count: int, seed: int) -> ImageSet:
     )
 ''',
     "conf/method/hinge.yaml": "# Of mylab.\n_target_: mylab.methods.Hinge\nmargin: 0.5\n",
-    "conf/backbone/perceptron.yaml": "# Of mylab.\n_target_: mylab.backbones.Perceptron\nwidth: 32\n",
+    "conf/backbone/mlp.yaml": "# Of mylab.\n_target_: mylab.backbones.Perceptron\nwidth: 32\n",
     "conf/dataset/shapes.yaml": "# Of mylab.\n_target_: mylab.data.shapes\ncount: 600\nseed: 1\n",
 }
 
@@ -122,7 +122,7 @@ FAST = ("training.pretrain.epochs=1", "training.init.epochs=1", "training.hash.e
 def test_the_wheel_is_complete(environment: Path, tmp_path: Path) -> None:
     script = (
         "import deephash, pathlib; folder = pathlib.Path(deephash.__file__).parent;"
-        "print(folder, (folder / 'conf' / 'config.yaml').is_file(), (folder / 'py.typed').is_file())"
+        "print(folder, *((folder / n).is_file() for n in ('conf/config.yaml', 'py.typed')))"
     )
     done = subprocess.run(
         [environment / "python", "-c", script], cwd=tmp_path, capture_output=True, text=True
@@ -149,7 +149,7 @@ def test_uses_a_package_of_the_users_own(deephash, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.lstrip())
     own = ["hydra.searchpath=[pkg://mylab.conf]", "dataset=shapes"]
-    chosen = [*own, "method=hinge", "backbone=perceptron", "evaluation.ks=[10]"]
+    chosen = [*own, "method=hinge", "backbone=mlp", "evaluation.ks=[10]"]
     path = tmp_path / "own"
     deephash("train", *chosen, "run_dir=runs/one", *FAST, python_path=path)
     record = json.loads((tmp_path / "runs/one/metrics.json").read_text())["record"]

@@ -27,11 +27,23 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     """`conf/` with overrides; `hydra.searchpath=[...]` among them adds the user's configurations.
 
     Raises:
-        UserError: a configuration of the user's has the name of one that is there already.
+        UserError: see `prepare_arguments`.
     """
-    check_search_path(overrides)
+    overrides = prepare_arguments(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=overrides)
+
+
+def prepare_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra takes them, once what it would misread or ignore is refused.
+
+    Raises:
+        UserError: the user's configurations cannot be used, a group that needs a choice has none,
+            or a setting has no effect.
+    """
+    check_search_path(arguments)
+    check_phase_parts(arguments)
+    return drop_null_choices(arguments)
 
 
 def search_path_override(arguments: Sequence[str]) -> list[str]:

@@ -30,6 +30,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Settings as in train.py: dataset=cifar10 protocol=1k-59k"),
 ]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option("--config-dir", help="Folder of configurations of your own, as for training."),
+]
 ImageList = Annotated[
     Path | None,
     typer.Option(
@@ -49,6 +53,7 @@ def audit(
         typer.Option(help="Folder that the paths are relative to; default: that of their list."),
     ] = None,
     near: Annotated[bool, typer.Option(help="Look for near-duplicates.")] = True,
+    config_dir: ConfigDir = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the complete result to this file.")
     ] = None,
@@ -74,7 +79,7 @@ def audit(
             raise UserError(
                 "Lists are audited by --query and --database, optionally --train, without settings."
             )
-        settings = None if is_list_audit else _parse_settings(overrides or [])
+        settings = None if is_list_audit else _parse_settings(overrides or [], config_dir)
         with log_to_stdout(), quiet_libraries(), TemporaryDirectory() as folder:
             from deephash.data.audit import audit as run_audit
             from deephash.data.audit_lists import load_audit_lists
@@ -102,6 +107,7 @@ def splits(
     check: Annotated[
         bool, typer.Option("--check", help="Compare the lists with the data set.")
     ] = False,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Write the split that a protocol draws: query.txt, train.txt, database.txt and split.json.
 
@@ -119,7 +125,7 @@ def splits(
                 f"{folder}: the folder of the lists comes before the settings: deephash data "
                 f"splits FOLDER {folder}"
             )
-        settings = _parse_settings(overrides or [])
+        settings = _parse_settings(overrides or [], config_dir)
         with log_to_stdout(), quiet_libraries():
             from deephash.data.split_files import PARTS, SUMMARY, find_differences, write_split
 
@@ -136,8 +142,8 @@ def splits(
         print(f"{folder}: {sizes}")
 
 
-def _parse_settings(overrides: Sequence[str]) -> Settings:
-    from deephash.cli.compose import compose_config
+def _parse_settings(overrides: Sequence[str], config_dir: Path | None) -> Settings:
+    from deephash.cli.compose import compose_config, search_path_override
     from deephash.core.errors import UserError
     from deephash.experiment.settings import validate_settings
 
@@ -147,7 +153,8 @@ def _parse_settings(overrides: Sequence[str]) -> Settings:
                 f"{override} is not a setting. For your own images: dataset=image_folder "
                 f"dataset.path={override}"
             )
-    return validate_settings(compose_config(overrides))
+    own = search_path_override([f"--config-dir={config_dir}"]) if config_dir else []
+    return validate_settings(compose_config([*overrides, *own]))
 
 
 def _load_with_duplicates(settings: Settings) -> tuple[ImageSet, Split]:

@@ -11,13 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from deephash.cli.compose import (
-    CONF,
-    check_phase_parts,
-    check_search_path,
-    drop_null_choices,
-    help_text,
-)
+from deephash.cli.compose import CONF, help_text, prepare_arguments
 from deephash.cli.errors import report_user_errors
 from deephash.core.errors import UserError
 from deephash.experiment.console import log_to_stdout
@@ -59,9 +53,7 @@ def main() -> None:
     sys.argv = [sys.argv[0], *sys.argv[2 if has_command else 1 :]]
     try:
         with report_user_errors():
-            check_search_path(sys.argv[1:])
-            check_phase_parts(sys.argv[1:])
-            sys.argv[1:] = drop_null_choices(sys.argv[1:])
+            sys.argv[1:] = prepare_arguments(sys.argv[1:])
             run_task()
     finally:
         sys.argv = _argv

@@ -57,9 +57,7 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
     """
     start = time.perf_counter()
     image_set, split = load_data(settings)
-    trainer_config, world_size = resolve_trainer_config(
-        settings.trainer, is_multirun=is_multirun()
-    )
+    trainer_config, world_size = resolve_trainer_config(settings.trainer, is_multirun=is_multirun())
     _check_against_data(settings, image_set, split, world_size)
     backbone, method = _build_model(settings, image_set, split)
     muon_dtype = torch.bfloat16 if has_bfloat16(trainer_config) else torch.float32

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -140,7 +140,7 @@ def read_config(run_dir: Path) -> DictConfig:
             f"{path} is not the settings of a run ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}). Start a new run."
         ) from None
-    return cast(DictConfig, OmegaConf.create(saved))
+    return OmegaConf.create(saved)
 
 
 def _move_data_dir(saved: DictConfig, data_dir: str) -> None:

@@ -222,3 +222,14 @@ def test_a_new_process_prints_no_traceback() -> None:
     result = run_script("data", "audit", "bit=3")
     assert result.returncode == 2
     assert result.stderr == b"error: bit: there is no such setting. Did you mean 'bits'?\n"
+
+
+def test_own_configurations_are_used(tmp_path: Path) -> None:
+    folder = tmp_path / "own" / "dataset"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("_target_: deephash.data.datasets.digits.digits\n")
+    done = run_command("data", "audit", "--config-dir", "own", "dataset=mine", "protocol=30-per-class")
+    assert done.exit_code == 0, done.output
+    done = run_command("data", "splits", "lists", "--config-dir", "own", "dataset=mien")
+    assert done.exit_code == 2
+    assert "Did you mean 'mine'?" in done.output

@@ -85,11 +85,16 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["protocol=10-percent", "protocol.query_fraction=2"], ["protocol.query_fraction=2"]),
         (["resume=nowhere"], ["resume=nowhere", "no run is there"]),
         (["run_dir=/dev/null/run"], ["run_dir=/dev/null/run", "Name another run_dir"]),
-        (["logger=wandb", "logger.wandb.mode=loud"], ["logger.wandb.mode=loud", "'online' or 'offline'"]),
+        (
+            ["logger=wandb", "logger.wandb.mode=loud"],
+            ["logger.wandb.mode=loud", "'online' or 'offline'"],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_mistake_is_explained_in_one_sentence(train, arguments: list[str], expected: list[str]) -> None:
+def test_a_mistake_is_explained_in_one_sentence(
+    train, arguments: list[str], expected: list[str]
+) -> None:
     code, _, err = train("logger=none", *arguments)
     assert code == 2, err
     assert "Traceback" not in err

@@ -72,7 +72,6 @@ def test_a_stopped_trial_is_continued(
     assert code == 130, errors
     (stopped,) = read_trials(folder)
     assert stopped.state == optuna.trial.TrialState.WAITING
-    send_signal_at("nothing is logged so", signal.SIGTERM)
     code, output, errors = run_program(*arguments)
     assert code == 0, errors
     assert "from where it stopped" in output
