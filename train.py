@@ -3,7 +3,7 @@
 import signal
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no trace of imports on Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports on Ctrl-C
 
 from deephash.cli.train import main
 

@@ -1,13 +1,12 @@
-"""README.md and docs/: every command runs or is valid, every figure is that of a benchmark.
+"""Every command and every example of README.md and docs/ runs or is valid.
 
 Commands that need GPUs, a cluster or hours are composed and validated; the others run, shortened.
 """
 
+import os
 import re
-import shlex
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import chdir
 from math import prod
@@ -16,48 +15,22 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from conftest import QUICK, ROOT, options
+from conftest import QUICK, ROOT
+from documents import COMMANDS, DATA, EXAMPLES, README, TRAINING
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 from sample_images import sample_nuswide_labels, write_class_folders, write_official_nuswide
 from typer.testing import CliRunner
 
-from deephash.cli.compose import compose_config, config_groups
+from deephash.cli.compose import compose_config
 from deephash.cli.entry import app
 from deephash.core.instantiate import check_node
 from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
-from deephash.experiment import plots, renames
+from deephash.experiment import plots
 from deephash.experiment.run import run
 from deephash.experiment.settings import validate_settings
 from deephash.training.optimization import PhaseOptimization
 
-README = (ROOT / "README.md").read_text()
-CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-LINES = [
-    line
-    for block in re.findall(r"^```(?:bash|sh)\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
-    if line and not line.startswith("#")
-]
-WORDS = list(dict.fromkeys(tuple(shlex.split(line)) for line in LINES))
-TRAINING = [
-    words[words.index(program) + 1 :]
-    for words in WORDS
-    for program in ("train.py", "train")
-    if program in words and not {"--cfg", "pip"} & set(words)
-]
-DATA = [words[1:] for words in WORDS if words[:2] == ("deephash", "data")]
-OTHER_PROGRAMS = {"git", "pip", "mkdir", "touch", "export"}
-EXAMPLES = re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
-TABLES = [
-    (p, t) for p in DOCUMENTS for t in re.findall(r"<!-- (benchmarks/\S+) -->", p.read_text())
-]
-
+PROGRAMS = {"python", "deephash", "torchrun", "srun", "git", "pip", "mkdir", "touch", "export"}
 # What starts processes, needs a cluster or takes hours: the tests of sweeps, of tuning and of
 # distributed training run commands like these.
 ONLY_VALIDATED = ("-m", "launcher", "tuning", "resume", "trainer")
@@ -145,15 +118,14 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for package in ("mylab", "mylab/conf"):
         (folder / package / "__init__.py").touch()
     sys.path.insert(0, str(folder))
-    with chdir(folder):
-        yield folder
+    yield folder
     sys.path.remove(str(folder))
     for name in [name for name in sys.modules if name.partition(".")[0] == "mylab"]:
         del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
-def image_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `photos`, `photos.csv`, lists, and a small NUS-WIDE."""
     folder = tmp_path_factory.mktemp("files")
     photos = sorted(write_class_folders(folder / "photos", per_class=30).rglob("*.jpg"))
@@ -177,31 +149,20 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     parts = {"test": lines[:60], "train": lines[60:160], "database": lines[60:]}
     for name, listed in parts.items():
         (nuswide / f"{name}.txt").write_text("\n".join(listed))
-    with chdir(folder):
-        yield folder
+    return folder
 
 
 def test_every_command_is_known() -> None:
-    programs = {words[0] for words in WORDS if words not in TRAINING}
-    assert programs == {"python", "deephash", "torchrun", "srun", *OTHER_PROGRAMS}
+    assert {words[0] for words in COMMANDS} == PROGRAMS
     assert len(TRAINING) > 40
     assert all(len(commands(kind)) > 3 for kind in ("digits", "examples", "files", "real"))
-
-
-def test_the_first_screen_installs_runs_and_tests() -> None:
-    url = PROJECT["urls"]["Homepage"]
-    installs = [line for line in LINES if line.startswith("pip install")]
-    assert LINES[0] == f"git clone {url} && cd {url.rpartition('/')[2]}"
-    assert installs[0] == "pip install -e . && python train.py"
-    assert installs[1] == "pip install -e '.[dev]' && pytest"
-    extras = re.findall(r"pip install (?:-e )?'(?:\.|deephash)\[(\w+)\]'", TEXT + CHANGELOG)
-    assert {*extras} - {"search"} <= PROJECT["optional-dependencies"].keys()
 
 
 @pytest.mark.parametrize("arguments", TRAINING, ids=" ".join)
 def test_settings_of_each_command_are_valid(arguments: tuple[str, ...], examples: Path) -> None:
     given = tuple(a for a in arguments if not a.startswith("resume="))
-    settings = validate_settings(compose_config(overrides_of(given)))
+    with chdir(examples):
+        settings = validate_settings(compose_config(overrides_of(given)))
     for place in ("dataset", "backbone", "method"):
         check_node(place, getattr(settings, place))
     check_node("protocol", settings.protocol.node())
@@ -237,7 +198,26 @@ def test_runs_on_digits(
 
 @pytest.mark.parametrize("arguments", commands("examples"), ids=" ".join)
 def test_runs_with_the_examples(arguments: tuple[str, ...], examples: Path, tmp_path: Path) -> None:
-    train(arguments, tmp_path / "run", f"cache_dir={tmp_path}")
+    with chdir(examples):
+        train(arguments, tmp_path / "run", f"cache_dir={tmp_path}")
+
+
+@pytest.mark.slow
+def test_the_page_on_extending_works_as_a_script(tmp_path: Path) -> None:
+    for name, content in EXAMPLES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    page = (ROOT / "docs" / "extending.md").read_text()
+    script = "\n".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL))
+    script = re.sub(r"(deephash train .*)", r"\1 debug=fewsteps", script)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/debug/*/*/metrics.json"))) == script.count("deephash train")
+    assert "not available" not in done.stderr  # of a search path
 
 
 @pytest.mark.parametrize("arguments", commands("files"), ids=" ".join)
@@ -255,9 +235,11 @@ def test_runs_on_images_in_files(
             "protocol=given": [],
         }[name]
     if "protocol=given" in arguments and "dataset=image_folder" in arguments:
-        invoke("data", "splits", f"split-{tmp_path.name}", *arguments[:2])
-        arguments = tuple(a.replace("photos-split", f"split-{tmp_path.name}") for a in arguments)
-    train(arguments, tmp_path / "run", *more)
+        with chdir(image_files):
+            invoke("data", "splits", str(tmp_path / "photos-split"), *arguments[:2])
+        arguments = tuple(a.replace("photos-split", f"{tmp_path}/photos-split") for a in arguments)
+    with chdir(image_files):
+        train(arguments, tmp_path / "run", *more)
 
 
 def invoke(*arguments: str) -> None:
@@ -274,11 +256,11 @@ def test_the_data_commands_run(image_files: Path, examples: Path) -> None:
 
 
 def fewer_images(folder: Path) -> list[str]:
-    """The protocol test-vs-train with a tenth of the images."""
+    """The protocol test-vs-train with a tenth of the images, by lists in this folder."""
     for name, part, count in ("query", "test", 1000), ("train", "train", 5000):
         (folder / f"{name}.txt").write_text("".join(f"{part}/{i}\n" for i in range(count)))
     lists = {"queries": "query.txt", "train": "train.txt", "database": "train.txt"}
-    return ["protocol=given", *(f"protocol.{name}={folder / at}" for name, at in lists.items())]
+    return ["protocol=given", *(f"protocol.{name}={at}" for name, at in lists.items())]
 
 
 @pytest.mark.realdata
@@ -287,7 +269,8 @@ def test_runs_on_real_data(arguments: tuple[str, ...], data_dir: Path, tmp_path:
     more = [f"cache_dir={tmp_path}", f"data_dir={data_dir.resolve()}"]
     if not sets(arguments, "protocol"):
         more += fewer_images(tmp_path)
-    train(arguments, tmp_path / "run", *more)
+    with chdir(tmp_path):
+        train(arguments, tmp_path / "run", *more)
 
 
 @pytest.mark.realdata
@@ -310,72 +293,3 @@ def test_the_sweep_runs_and_shares_its_pretraining(tmp_path: Path) -> None:
     )
     assert output.count("pretrain 1/1") == 3
     assert output.count("pretrain: found finished") == 9
-
-
-@pytest.mark.parametrize(("document", "path"), TABLES, ids=lambda value: str(value)[-30:])
-def test_tables_are_those_of_the_benchmarks(document: Path, path: str) -> None:
-    shown = document.read_text().split(f"<!-- {path} -->\n")[1].split("<!-- end -->")[0]
-    assert shown.strip() == (ROOT / path).read_text().strip()
-    assert shown.strip()
-
-
-def test_every_table_is_shown_or_linked() -> None:
-    for table in (ROOT / "benchmarks" / "results").glob("*.md"):
-        assert f"benchmarks/results/{table.name}" in TEXT, table.name
-
-
-@pytest.mark.parametrize(
-    "document",
-    [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"],
-    ids=lambda path: path.name,
-)
-def test_links_lead_to_files_and_headings(document: Path) -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", document.read_text()):
-        path, _, heading = link.partition("#")
-        target = document.parent / path if path else document
-        assert target.is_file(), link
-        headings = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE) if heading else []
-        names = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
-        assert not heading or heading in names, link
-
-
-def test_settings_and_choices_named_in_the_text_exist() -> None:
-    def names(node: Any, prefix: str = "") -> Iterator[str]:
-        for name, value in node.items() if isinstance(node, dict) else ():
-            yield f"{prefix}{name}"
-            yield from names(value, f"{prefix}{name}.")
-
-    valid: set[str] = set()
-    for group in ("dataset", "protocol", "backbone"):
-        for choice in options(group):
-            valid |= {*names(OmegaConf.to_container(compose_config([f"{group}={choice}"])))}
-    valid |= {*names(OmegaConf.to_container(compose_config(["tuning=optuna"])))}
-    groups = config_groups()
-    for name, equals, value in re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)(=?)([^`\s]*)`", TEXT):
-        top = name.partition(".")[0]
-        if name in groups and equals and re.fullmatch(r"[\w-]+", value):
-            assert value in groups[name], f"{name}={value}"
-        elif top in {n.partition(".")[0] for n in valid} and "." in name and top != "hydra":
-            assert name in valid, name
-
-
-def test_the_changelog_has_every_renamed_setting() -> None:
-    for (group, name), new in renames.CHOICES.items():
-        assert f"`{group}={name}`" in CHANGELOG.replace("`, `", "` `")
-        assert new in CHANGELOG
-    nodes = {"dataset": renames.DATASET_SETTINGS}
-    for place, names in [
-        *nodes.items(),
-        *(("protocol", n) for n in renames.PROTOCOL_SETTINGS.values()),
-    ]:
-        for old, new in names.items():
-            assert re.search(rf"`{place}\.{old}`.*\| `{place}\.{new}`", CHANGELOG), old
-
-
-def test_the_citation_is_of_this_version() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == PROJECT["version"]
-    assert citation["license"] == PROJECT["license"]
-    assert citation["repository-code"] == PROJECT["urls"]["Homepage"]
-    assert f"version = {{{PROJECT['version']}}}" in README
-    assert f"## {PROJECT['version']}" in CHANGELOG

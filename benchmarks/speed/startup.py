@@ -82,10 +82,12 @@ def measure(checkout: Path) -> dict[str, Any]:
             elapsed = cpu_seconds(command, checkout, succeeds=name != TYPO)
             if repeat:  # the first one fills the caches of files and bytecode
                 seconds.setdefault(name, []).append(elapsed)
+    info = machine_info("hydra-core")
+    del info["versions"]["deephash"]  # of the installed package, not of the checkout
     return {
         "cpu_seconds": {name: statistics.median(values) for name, values in seconds.items()},
         "imported_by_a_run": imported_by_a_run(checkout),
-        "machine": machine_info("hydra-core"),
+        "machine": info,
     }
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     """Entry point: settings are the arguments of the process, after an optional `train`."""
     global _argv
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no trace of imports on Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports on Ctrl-C
     _argv = list(sys.argv)
     has_command = sys.argv[1:2] == [COMMAND]
     sys.argv = [sys.argv[0], *sys.argv[2 if has_command else 1 :]]

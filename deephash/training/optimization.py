@@ -30,12 +30,15 @@ class PhaseOptimization:
 
     def __init__(self, place: str, phase: PhaseSettings, muon_dtype: torch.dtype) -> None:
         self.place = place
-        self.param_groups = phase.param_groups or {} or {}
+        self.param_groups = phase.param_groups or {}
         self._make = build(f"{place}.optimizer", phase.optimizer, partial=True)
         self.schedule: Schedule = build(f"{place}.scheduler", phase.scheduler, partial=True)
         # Both are tried, so that what they refuse is known before anything is trained.
         build(f"{place}.optimizer", phase.optimizer, [nn.Parameter(torch.zeros(1))])
         build(f"{place}.scheduler", phase.scheduler, 0, 1)
+        for prefix, settings in self.param_groups.items():
+            node = {**phase.optimizer, **settings}
+            build(f"{place}.param_groups.{prefix}", node, [nn.Parameter(torch.zeros(1))])
         if "timm.optim.muon" in sys.modules:  # else no phase uses it so far
             set_muon_dtype(muon_dtype)
 

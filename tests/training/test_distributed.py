@@ -1,15 +1,29 @@
+"""One training on several processes: the same results, and an end of all together."""
+
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, assert_same_codes, options
+from conftest import (
+    TESTS,
+    TORCHRUN,
+    RunProgram,
+    assert_same_codes,
+    compose_config,
+    options,
+    start_train,
+    wait_for_line,
+)
 from sample_images import write_class_folders
+
+from deephash.experiment.run import run
 
 PLAIN = [
     "backbone=plain",  # a user's own
@@ -17,59 +31,60 @@ PLAIN = [
     "training.pretrain.epochs=2",  # 14 steps each
     "training.init.epochs=2",
     "training.hash.epochs=2",
-    "training.pretrain.batch_size=99",  # by two or four it leaves a rest
+    "training.pretrain.batch_size=99",  # not divisible by two or four
     "bits=16",
     "logger=csv",
 ]
 
 
-def started(
-    folder: Path, *overrides: str, launcher: tuple[str, ...] = (), **environment: str
-) -> subprocess.Popen[str]:
-    """`train.py` at work, with the net above at hand."""
+def places(folder: Path) -> list[str]:
+    """Overrides for a run in a folder, with the configuration of the plain backbone beside it."""
     (folder.parent / "backbone").mkdir(exist_ok=True)
     (folder.parent / "backbone" / "plain.yaml").write_text("_target_: plain_backbone.Plain")
-    own = [f"cache_dir={folder}-cache", f"hydra.searchpath=[file://{folder.parent}]"]
-    return subprocess.Popen(
-        [*(launcher or [sys.executable]), str(ROOT / "train.py"), *overrides, *own],
+    return [
+        f"run_dir={folder}",
+        f"cache_dir={folder}-cache",
+        f"hydra.searchpath=[file://{folder.parent}]",
+    ]
+
+
+def train_alone(folder: Path, *overrides: str) -> Path:
+    """Train by one process, this one; return the folder of the run."""
+    run(compose_config("trainer=cpu", *overrides, *places(folder)))
+    return folder
+
+
+def start(
+    folder: Path, *overrides: str, launcher: tuple[str, ...] = (sys.executable,), **env: str
+) -> subprocess.Popen[str]:
+    return start_train(
+        *overrides,
+        *places(folder),
         cwd=folder.parent,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parent),
-            "OMP_NUM_THREADS": "1",
-            "WANDB_MODE": "offline",
-            **environment,
-        },
-        # A shell that started the tests in the background had them ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        launcher=launcher,
+        PYTHONPATH=str(TESTS),
+        **env,
     )
 
 
-def trained(folder: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> Path:
-    """The folder of a finished run of `train.py`."""
-    process = started(folder, *overrides, f"run_dir={folder}", launcher=launcher)
+def train_by_processes(
+    folder: Path, *overrides: str, launcher: tuple[str, ...] = (sys.executable,)
+) -> Path:
+    """Train by processes that are launched; return the folder of the run."""
+    process = start(folder, "trainer=ddp_cpu", *overrides, launcher=launcher)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return folder
 
 
-def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
-    """Read the output up to a line that begins so."""
-    assert process.stdout is not None
-    assert any(line.startswith(beginning) for line in process.stdout)
+def child_ids(process: subprocess.Popen[str]) -> list[int]:
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    return [int(line) for line in listed.stdout.split()]
 
 
-def children(process: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True)
-    return [int(line) for line in found.stdout.split()]
-
-
-def is_gone(process: int) -> bool:
-    """Soon at least; one that nobody has waited for is a zombie."""
-    status = Path(f"/proc/{process}/status")
+def has_ended(process_id: int) -> bool:
+    """Whether a process ends within ten seconds; one that nobody has waited for is a zombie."""
+    status = Path(f"/proc/{process_id}/status")
     for _ in range(100):
         if not status.exists() or "zombie" in status.read_text():
             return True
@@ -77,40 +92,45 @@ def is_gone(process: int) -> bool:
     return False
 
 
-def assert_same_training(one: Path, other: Path, within: float = 1e-11) -> None:
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def assert_same_training(one: Path, other: Path, tolerance: float = 1e-11) -> None:
     for phase in ("pretrain", "init", "hash"):
-        states = [
+        first, second = (
             torch.load(folder / "checkpoints" / f"{phase}.ckpt", weights_only=True)["state_dict"]
             for folder in (one, other)
-        ]
-        assert states[0].keys() == states[1].keys()
-        for name, value in states[0].items():
-            torch.testing.assert_close(states[1][name], value, rtol=0, atol=within, msg=name)
+        )
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            torch.testing.assert_close(second[name], value, rtol=0, atol=tolerance, msg=name)
     assert_same_codes(one, other)
-    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, other)]
-    assert figures[0]["test"] == figures[1]["test"]
-    assert figures[0]["validation"] == pytest.approx(figures[1]["validation"], abs=1e-9)
+    results = [read_json(folder / "metrics.json") for folder in (one, other)]
+    assert results[0]["test"] == results[1]["test"]
+    assert results[0]["validation"] == pytest.approx(results[1]["validation"], abs=1e-9)
 
 
-@pytest.mark.parametrize("method", options("method"))
-def test_two_and_four_processes_train_and_measure_what_one_does(
-    method: str, tmp_path: Path
-) -> None:
+COUNTS_AND_METHODS = [
+    pytest.param(count, method, marks=[] if (count, method) == (2, "joint") else [pytest.mark.slow])
+    for method in options("method")
+    for count in (2, 4)
+]
+
+
+@pytest.mark.parametrize(("count", "method"), COUNTS_AND_METHODS)
+def test_several_processes_train_what_one_does(count: int, method: str, tmp_path: Path) -> None:
     overrides = [*PLAIN, f"method={method}"]
-    alone = trained(tmp_path / "alone", "trainer=cpu", *overrides)
-    for count in (2, 4):
-        devices = ["trainer=ddp_cpu", f"trainer.devices={count}"]
-        many = trained(tmp_path / f"{count}", *devices, *overrides)
-        record = json.loads((many / "record.json").read_text())
-        assert record["processes"] == count
-        assert record["images"]["database"] % count
-        assert_same_training(alone, many)
+    alone = train_alone(tmp_path / "alone", *overrides)
+    several = train_by_processes(tmp_path / "several", f"trainer.devices={count}", *overrides)
+    record = read_json(several / "record.json")
+    assert record["processes"] == count
+    assert record["images"]["database"] % count
+    assert_same_training(alone, several)
 
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-
-
-def test_images_in_files_are_decoded_by_the_processes_of_each(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_images_in_files_are_decoded_by_workers_of_each_process(tmp_path: Path) -> None:
     overrides = [
         *PLAIN,
         "dataset=image_folder",
@@ -122,47 +142,52 @@ def test_images_in_files_are_decoded_by_the_processes_of_each(tmp_path: Path) ->
         "training.pretrain.batch_size=15",
         "evaluation.ks=[5]",
     ]
-    one = trained(tmp_path / "one", "trainer=cpu", *overrides)
-    two = trained(tmp_path / "two", "trainer=ddp_cpu", *overrides)
-    assert_same_training(one, two)
+    alone = train_alone(tmp_path / "alone", *overrides)
+    assert_same_training(alone, train_by_processes(tmp_path / "two", *overrides))
 
 
-def test_torchrun_starts_as_many_as_it_was_told(tmp_path: Path) -> None:
-    by_torchrun = trained(tmp_path / "torchrun", "trainer=ddp_cpu", *PLAIN, launcher=TORCHRUN)
-    record = json.loads((by_torchrun / "record.json").read_text())
-    assert record["processes"] == 2
-    assert_same_training(trained(tmp_path / "alone", "trainer=cpu", *PLAIN), by_torchrun)
+@pytest.mark.slow
+def test_torchrun_decides_the_number_of_processes(tmp_path: Path) -> None:
+    by_torchrun = train_by_processes(tmp_path / "torchrun", *PLAIN, launcher=TORCHRUN)
+    assert read_json(by_torchrun / "record.json")["processes"] == 2
+    assert_same_training(train_alone(tmp_path / "alone", *PLAIN), by_torchrun)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["first", "other"])
-def test_a_lost_process_ends_the_run_and_another_number_goes_on(lost: str, tmp_path: Path) -> None:
+def test_a_lost_process_ends_the_run_which_another_number_resumes(
+    lost: str, tmp_path: Path
+) -> None:
     longer = [*PLAIN, "training.hash.epochs=20"]
-    uninterrupted = trained(tmp_path / "uninterrupted", "trainer=cpu", *longer)
+    uninterrupted = train_alone(tmp_path / "uninterrupted", *longer)
     folder = tmp_path / "lost"
-    process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
-    wait_for(process, "hash 2/20")
-    (child,) = children(process.pid)
+    process = start(folder, "trainer=ddp_cpu", *longer)
+    wait_for_line(process, "hash 2/20")
+    (child,) = child_ids(process)
     os.kill(process.pid if lost == "first" else child, signal.SIGKILL)
     _, errors = process.communicate(timeout=600)
     assert errors.count(f"python train.py resume={folder}") == 1, errors
     assert "Traceback" not in errors
-    assert is_gone(child)
+    assert has_ended(child)
     assert not list(folder.rglob("*.part*"))
     assert not (folder / "metrics.json").exists()
     three = ["trainer=ddp_cpu", "trainer.devices=3", "trainer.precision=64-true"]
-    trained_on = started(folder, *three, f"resume={folder}")
-    _, errors = trained_on.communicate(timeout=600)
-    assert trained_on.returncode == 0, errors
+    environment = {"PYTHONPATH": str(TESTS)}
+    process = start_train(*three, f"resume={folder}", cwd=tmp_path, **environment)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
     # Lightning restores a checkpoint in float32 before it makes the model float64.
-    assert_same_training(uninterrupted, folder, within=1e-7)
+    assert_same_training(uninterrupted, folder, tolerance=1e-7)
 
 
-WAITS = """
+WAITS_FOR_LOST_PROCESS = """
 import sys, time
+from pathlib import Path
 from deephash.core import ranks
-processes.GRACE = 1
+from deephash.training import launch
+launch.GRACE_SECONDS = 1
 trainer = {"accelerator": "cpu", "devices": 2, "num_nodes": 1, "strategy": "ddp"}
-with launch.launch_processes(trainer, 2, "runs/lost"):
+with launch.launch_processes(trainer, 2, Path("runs/lost")):
     if not ranks.is_rank_zero():
         sys.exit(1)
     time.sleep(600)  # as in an operation between GPUs, which nothing but its time limit ends
@@ -170,101 +195,126 @@ with launch.launch_processes(trainer, 2, "runs/lost"):
 
 
 def test_a_process_that_waits_for_a_lost_one_is_ended(tmp_path: Path) -> None:
-    script = tmp_path / "waits.py"
-    script.write_text(WAITS)
+    script = tmp_path / "train.py"
+    script.write_text(WAITS_FOR_LOST_PROCESS)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "a process of this run was lost" in done.stderr
     assert "python train.py resume=runs/lost" in done.stderr
 
 
-LOSES_THE_FIRST = """
-import os, signal, sys, time
+LOSES_RANK_ZERO = """
+import os, signal, sys, threading
+from pathlib import Path
 from deephash.core import ranks
 from deephash.core.errors import UserError
+from deephash.training import launch
 trainer = {"accelerator": "cpu", "devices": 2, "num_nodes": 1, "strategy": "ddp"}
 try:
-    with launch.launch_processes(trainer, 2, "runs/lost"):
+    with launch.launch_processes(trainer, 2, Path("runs/lost")):
         if not ranks.is_rank_zero():
+            # Rank zero is killed, but not gone yet, when its connections close.
+            threading.Timer(1, os.kill, (os.getppid(), signal.SIGKILL)).start()
             raise RuntimeError("Connection closed by peer")
-        time.sleep(2)  # a killed process that is not gone yet
-        os.kill(os.getpid(), signal.SIGKILL)
+        threading.Event().wait()
 except UserError as error:
-    if processes.should_report_error():
+    if ranks.should_report_error():
         print(error, file=sys.stderr)
 """
 
 
-def test_the_next_speaks_although_the_first_is_not_gone_yet(tmp_path: Path) -> None:
-    script = tmp_path / "loses.py"
-    script.write_text(LOSES_THE_FIRST)
+def test_rank_one_reports_that_rank_zero_was_lost(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(LOSES_RANK_ZERO)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL
     assert "a process of this run was lost" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("launcher", "arguments", "told"),
+    ("arguments", "message"),
     [
-        (TORCHRUN, ["trainer=cpu"], "2 processes were started, but trainer.devices=1"),
-        ((), ["-m", "trainer=ddp_cpu", "bits=8,16"], "would start the sweep anew"),
-        ((), ["trainer=ddp_cpu", "training.hash.batch_size=3"], "does not go round 2 processes"),
+        (["-m", "trainer=ddp_cpu", "bits=8,16"], "would start the sweep again"),
+        (["trainer=ddp_cpu", "training.hash.batch_size=3"], "is too small for 2 processes"),
     ],
-    ids=["single device under torchrun", "sweep", "batch too small"],
+    ids=["sweep", "batch"],
 )
-def test_what_cannot_be_is_refused(
-    launcher: tuple[str, ...], arguments: list[str], told: str, tmp_path: Path
+def test_impossible_launches_are_explained(
+    run_program: RunProgram, arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    process = started(tmp_path / "run", *arguments, *PLAIN, launcher=launcher)
+    code, _, errors = run_program(*arguments, *PLAIN, *places(tmp_path / "run"))
+    assert code != 0
+    assert message in errors
+
+
+@pytest.mark.slow
+def test_one_device_under_torchrun_is_refused(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", "trainer=cpu", *PLAIN, launcher=TORCHRUN)
     _, errors = process.communicate(timeout=600)
     assert process.returncode != 0
-    assert errors.count(told) == 1, errors
+    assert errors.count("2 processes were launched, but trainer.devices=1") == 1, errors
 
 
-@pytest.mark.parametrize("to_all", [True, False], ids=["to all", "to the first"])
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_all_processes_and_leaves_a_run_to_go_on_with(
-    sent: signal.Signals, to_all: bool, tmp_path: Path
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [
+        pytest.param(signal.SIGINT, True, id="Ctrl-C"),  # of a terminal, which sends it to all
+        pytest.param(signal.SIGINT, False, id="SIGINT", marks=SLOW),
+        pytest.param(signal.SIGTERM, True, id="SIGTERM-to-all", marks=SLOW),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=SLOW),
+    ],
+)
+def test_a_signal_ends_all_processes_and_leaves_a_run_to_resume(
+    number: signal.Signals, to_all: bool, tmp_path: Path
 ) -> None:
     folder = tmp_path / "stopped"
-    longer = [*PLAIN, "training.hash.epochs=500"]
-    process = started(folder, "trainer=ddp_cpu", *longer, f"run_dir={folder}")
-    wait_for(process, "hash 2/500")
-    (child,) = children(process.pid)
+    process = start(folder, "trainer=ddp_cpu", *PLAIN, "training.hash.epochs=500")
+    wait_for_line(process, "hash 2/500")
+    (child,) = child_ids(process)
     if to_all:
-        os.kill(child, sent)
-    os.kill(process.pid, sent)
+        os.kill(child, number)
+    os.kill(process.pid, number)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert errors.count(f"python train.py resume={folder}") == 1, errors
     assert "Traceback" not in errors
-    assert is_gone(child)
+    assert has_ended(child)
     assert not list(folder.rglob("*.part*"))
     assert (folder / "checkpoints" / "hash.unfinished.ckpt").is_file()
 
 
-def test_a_slurm_job_that_is_told_of_its_end_is_queued_again_and_goes_on(tmp_path: Path) -> None:
-    longer = [*PLAIN, "training.hash.epochs=20", "trainer=cpu", "trainer.precision=64-true"]
-    uninterrupted = trained(tmp_path / "uninterrupted", *longer)
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/told")
-    (tmp_path / "scontrol").chmod(0o755)
+def test_a_slurm_job_near_its_time_limit_is_requeued_and_continues(
+    monkeypatch: pytest.MonkeyPatch,
+    send_signal_at: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    longer = [*PLAIN, "training.hash.epochs=4"]
+    uninterrupted = train_alone(tmp_path / "uninterrupted", *longer)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/calls")
+    scontrol.chmod(0o755)
     slurm = {"JOB_ID": "7", "JOB_NAME": "hashing", "NTASKS": "1", "PROCID": "0", "LOCALID": "0",
              "NODEID": "0", "NODELIST": "localhost"}  # fmt: skip
-    environment = {f"SLURM_{name}": value for name, value in slurm.items()}
-    environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     folder = tmp_path / "job"
-    command = [*longer, "logger=wandb", f"run_dir={folder}"]
-    job = started(folder, *command, **environment)
-    wait_for(job, "hash 2/20")
-    job.send_signal(signal.SIGUSR1)
-    _, errors = job.communicate(timeout=600)
-    assert job.returncode == 130, errors
-    assert (tmp_path / "told").read_text() == "requeue 7\n"
-    again = started(folder, *command, SLURM_RESTART_COUNT="1", **environment)
-    output, errors = again.communicate(timeout=600)
-    assert again.returncode == 0, errors
-    assert "hash 1/20" not in output
-    assert_same_training(uninterrupted, folder, within=1e-7)
-    sittings = [path.name.rpartition("-")[2] for path in folder.glob("wandb/offline-run-*")]
-    assert len(sittings) == 2
-    assert len(set(sittings)) == 1
+    job = [*longer, "logger=wandb", "logger.wandb.mode=offline"]
+    send_signal_at("hash 2/4", signal.SIGUSR1)
+    with pytest.raises(SystemExit) as stop:
+        train_alone(folder, *job)
+    assert stop.value.code == 130
+    assert (tmp_path / "calls").read_text() == "requeue 7\n"
+    caplog.clear()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    train_alone(folder, *job)
+    assert "hash: 4 epochs, from where it stopped" in caplog.messages
+    assert not any(line.startswith("hash 1/4") for line in caplog.messages)
+    assert_same_training(uninterrupted, folder, tolerance=1e-7)
+    run_ids = [path.name.rpartition("-")[2] for path in folder.glob("wandb/offline-run-*")]
+    assert len(run_ids) == 2
+    assert len(set(run_ids)) == 1

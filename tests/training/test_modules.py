@@ -189,7 +189,7 @@ def test_the_trained_parameters_are_the_head_s_or_all() -> None:
     assert names(head_only=False) == (both, both)
 
 
-def test_checkpoints_bear_the_identity() -> None:
+def test_a_checkpoint_holds_the_identity() -> None:
     checkpoint: dict[str, Any] = {}
     make_hashing_module(IdentityMethod()).on_save_checkpoint(checkpoint)
     assert checkpoint == {"deephash": {"bits": 2}}

@@ -43,6 +43,14 @@ def test_without_overrides_there_is_a_plain_list() -> None:
     assert group_parameters(parameters, {}, "here") == list(parameters.values())
 
 
+def test_no_groups_are_an_empty_dictionary_or_none() -> None:
+    for groups in ({}, None):
+        phase = make_phase("hash", param_groups=groups)
+        optimization = PhaseOptimization("training.hash", phase, torch.float32)
+        (group,) = optimization.make_optimizer(make_parameters()).param_groups
+        assert len(group["params"]) == 10
+
+
 def test_a_prefix_ends_where_a_part_of_the_name_ends() -> None:
     rest, stem = group_names({"stem": {"lr": 0.1, "weight_decay": 0.0}})
     assert stem == (["stem.weight", "stem.bias"], {"lr": 0.1, "weight_decay": 0.0})
@@ -81,6 +89,22 @@ def test_a_prefix_of_nothing_names_the_nearest(prefix: str, hint: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         group_names({prefix: {"lr": 0.1}})
     assert re.search(hint, str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lrr": 0.1}, r"lrr: SGD has no such setting\. Did you mean 'lr'\?"),
+        ({"lr": -1.0}, r"Invalid learning rate: -1\.0"),
+        ({"weight_decay": "none"}, "weight_decay=none"),
+    ],
+)
+def test_settings_of_a_group_that_the_optimizer_refuses_are_named_before_the_training(
+    settings: dict[str, Any], message: str
+) -> None:
+    phase = make_phase("hash", param_groups={"method.head": settings})
+    with pytest.raises(UserError, match=rf"training\.hash\.param_groups\.method\.head.*{message}"):
+        PhaseOptimization("training.hash", phase, torch.float32)
 
 
 @pytest.mark.parametrize(

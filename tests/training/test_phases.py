@@ -1,7 +1,7 @@
 """Phases in order: what the net is shown and in which mode, what is trained, what is left."""
 
 import logging
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,32 @@ def test_training_images_are_augmented_and_validation_images_are_not(
     shown = run.net.images(training=True)
     assert shown == expected
     assert not set(shown) & set(original_pixels(SPLIT.train))
+
+
+def shift_by_hand(image: np.ndarray, down: int, right: int, mirrored: bool) -> np.ndarray:
+    """Mirror (1, h, w), then translate with reflection by numpy's padding."""
+    image = image[:, :, ::-1] if mirrored else image
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    return padded[:, 1 + down :, 1 + right :][:, : image.shape[1], : image.shape[2]]
+
+
+def test_every_translation_and_mirroring_is_shown_as_often_as_the_others(tmp_path: Path) -> None:
+    settings = AugmentSettings(translate=1, flip=True, cutout=0)
+    run = TinyRun(tmp_path, data=make_data(settings))
+    run.run({"pretrain": make_phase(epochs=9)})
+    (recorder,) = run.recorders
+    indices = [i for batches in recorder.epochs for batch in batches for i in batch]
+    originals = make_image_set().images.numpy()
+    counts = dict.fromkeys(product((-1, 0, 1), (-1, 0, 1), (False, True)), 0)
+    for index, shown in zip(indices, run.net.images(training=True), strict=True):
+        (view,) = (
+            view
+            for view in counts
+            if tuple(shift_by_hand(originals[index], *view).ravel().tolist()) == shown
+        )
+        counts[view] += 1
+    # 288 images: 16 of each view are expected, with a deviation of 4.
+    assert 4 < min(counts.values()) < max(counts.values()) < 32
 
 
 def test_features_are_of_images_that_are_not_augmented_each_computed_once(tmp_path: Path) -> None:
