@@ -5,7 +5,6 @@ Nothing heavier than Hydra is imported here: help, completion and errors must an
 
 import importlib.util
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from deephash.core.errors import UserError
+from deephash.core.program import train_command
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel it lies inside the package, in a checkout at the top.
@@ -185,21 +185,28 @@ def _description(path: Path) -> str:
     return ""
 
 
-def help_text() -> str:
-    """What `--help` shows, as a template of Hydra's: the groups, then all settings."""
+def help_text(arguments: Sequence[str]) -> str:
+    """What `--help` shows: the choices of each group, then all settings.
+
+    Hydra's own help takes a second longer, to list the groups that it has itself.
+
+    Args:
+        arguments: of the command line; its overrides are applied.
+    """
     lines = [
         "Train, evaluate and report one hashing run; with -m a sweep of runs.",
         "",
-        "    python train.py dataset=cifar10 bits=48",
-        "    python train.py -m dataset=cifar10 bits=12,24,32,48 seed=0,1,2",
+        f"    {train_command('dataset=cifar10 bits=48')}",
+        f"    {train_command('-m dataset=cifar10 bits=12,24,32,48 seed=0,1,2')}",
         "",
         "A group is chosen by GROUP=CHOICE; an optimizer or schedule of one phase by",
-        "optimizer@training.hash.optimizer=CHOICE.",
+        "optimizer@training.hash.optimizer=CHOICE. --hydra-help tells Hydra's own options.",
         "",
     ]
-    for group, choices in config_groups(sys.argv[1:]).items():
+    for group, choices in config_groups(arguments).items():
         lines.append(f"{group}:")
         width = max(map(len, choices))
         lines += [f"    {name:{width}}  {text}".rstrip() for name, text in choices.items()]
-    escaped = [line.replace("$", "$$") for line in lines]
-    return "\n".join([*escaped, "", "Settings, as NAME=VALUE:", "", "$CONFIG"])
+    overrides = [a for a in arguments if "=" in a and not a.startswith(("-", SEARCHPATH))]
+    cfg = compose_config([*overrides, *search_path_override(arguments)])
+    return "\n".join([*lines, "", "Settings, as NAME=VALUE:", "", OmegaConf.to_yaml(cfg)])

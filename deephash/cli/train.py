@@ -9,15 +9,13 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from deephash.cli.compose import CONF, help_text, prepare_arguments
 from deephash.cli.errors import report_user_errors
 from deephash.core.errors import UserError
 from deephash.experiment.console import log_to_stdout
 from deephash.experiment.run_dir import is_multirun
-
-OmegaConf.register_new_resolver("help_text", help_text)
 
 COMMAND = "train"  # the word before the settings, where there is one
 _argv = sys.argv  # of the whole command, for processes that Lightning launches
@@ -53,6 +51,9 @@ def main() -> None:
     sys.argv = [sys.argv[0], *sys.argv[2 if has_command else 1 :]]
     try:
         with report_user_errors():
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                print(help_text(sys.argv[1:]))
+                return
             sys.argv[1:] = prepare_arguments(sys.argv[1:])
             run_task()
     finally:

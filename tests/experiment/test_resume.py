@@ -86,6 +86,40 @@ def test_a_signal_leaves_a_run_to_resume(
     assert not list(folder.rglob("*.part*"))
 
 
+def test_a_slurm_job_near_its_time_limit_is_requeued_and_continues(
+    compose_run: ComposeRun,
+    monkeypatch: pytest.MonkeyPatch,
+    send_signal_at: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    longer = ["phases=scratch", "training.hash.epochs=4"]
+    run(compose_run(*longer, folder="uninterrupted"))
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/calls")
+    scontrol.chmod(0o755)
+    slurm = {"JOB_ID": "7", "JOB_NAME": "hashing", "NTASKS": "1", "PROCID": "0", "LOCALID": "0",
+             "NODEID": "0", "NODELIST": "localhost"}  # fmt: skip
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    job = compose_run(*longer, "logger=wandb", "logger.wandb.mode=offline", folder="job")
+    send_signal_at("hash 2/4", signal.SIGUSR1)
+    with pytest.raises(SystemExit) as stop:
+        run(job)
+    assert stop.value.code == 130
+    assert (tmp_path / "calls").read_text() == "requeue 7\n"
+    caplog.clear()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run(job)
+    assert "hash: 4 epochs, from where it stopped" in caplog.messages
+    assert not any(line.startswith("hash 1/4") for line in caplog.messages)
+    assert_same_codes(tmp_path / "uninterrupted", tmp_path / "job")
+    run_ids = [path.name.rpartition("-")[2] for path in tmp_path.glob("job/wandb/offline-run-*")]
+    assert len(run_ids) == 2
+    assert len(set(run_ids)) == 1
+
+
 SIGNALS_ITSELF = """
 import os, signal, sys
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -255,16 +254,13 @@ def test_one_device_under_torchrun_is_refused(tmp_path: Path) -> None:
     assert errors.count("2 processes were launched, but trainer.devices=1") == 1, errors
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.mark.parametrize(
     ("number", "to_all"),
     [
         pytest.param(signal.SIGINT, True, id="Ctrl-C"),  # of a terminal, which sends it to all
-        pytest.param(signal.SIGINT, False, id="SIGINT", marks=SLOW),
-        pytest.param(signal.SIGTERM, True, id="SIGTERM-to-all", marks=SLOW),
-        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=SLOW),
+        pytest.param(signal.SIGINT, False, id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, id="SIGTERM-to-all", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_all_processes_and_leaves_a_run_to_resume(
@@ -284,37 +280,3 @@ def test_a_signal_ends_all_processes_and_leaves_a_run_to_resume(
     assert has_ended(child)
     assert not list(folder.rglob("*.part*"))
     assert (folder / "checkpoints" / "hash.unfinished.ckpt").is_file()
-
-
-def test_a_slurm_job_near_its_time_limit_is_requeued_and_continues(
-    monkeypatch: pytest.MonkeyPatch,
-    send_signal_at: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-) -> None:
-    longer = [*PLAIN, "training.hash.epochs=4"]
-    uninterrupted = train_alone(tmp_path / "uninterrupted", *longer)
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/calls")
-    scontrol.chmod(0o755)
-    slurm = {"JOB_ID": "7", "JOB_NAME": "hashing", "NTASKS": "1", "PROCID": "0", "LOCALID": "0",
-             "NODEID": "0", "NODELIST": "localhost"}  # fmt: skip
-    for name, value in slurm.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    folder = tmp_path / "job"
-    job = [*longer, "logger=wandb", "logger.wandb.mode=offline"]
-    send_signal_at("hash 2/4", signal.SIGUSR1)
-    with pytest.raises(SystemExit) as stop:
-        train_alone(folder, *job)
-    assert stop.value.code == 130
-    assert (tmp_path / "calls").read_text() == "requeue 7\n"
-    caplog.clear()
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    train_alone(folder, *job)
-    assert "hash: 4 epochs, from where it stopped" in caplog.messages
-    assert not any(line.startswith("hash 1/4") for line in caplog.messages)
-    assert_same_training(uninterrupted, folder, tolerance=1e-7)
-    run_ids = [path.name.rpartition("-")[2] for path in folder.glob("wandb/offline-run-*")]
-    assert len(run_ids) == 2
-    assert len(set(run_ids)) == 1
