@@ -1,4 +1,4 @@
-"""Copy the tables of results/ into the README, between their markers.
+"""Copy the tables of results/ into README.md and docs/, between their markers.
 
 python -m benchmarks.readme
 """
@@ -16,8 +16,8 @@ def main() -> None:
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    readme = ROOT / "README.md"
-    readme.write_text(TABLE.sub(insert_table, readme.read_text()))
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        document.write_text(TABLE.sub(insert_table, document.read_text()))
 
 
 def insert_table(match: re.Match[str]) -> str:

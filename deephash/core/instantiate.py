@@ -87,10 +87,10 @@ def check_node(place: str, node: Node) -> None:
     try:
         model.model_validate(settings)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        reason = lower_first(problem["msg"])
-        raise UserError(f"{place}.{name}={settings[name]}: {reason}.") from None
+        name = str(error.errors()[0]["loc"][0])
+        problems = [problem for problem in error.errors() if problem["loc"][0] == name]
+        reasons = dict.fromkeys(lower_first(problem["msg"]) for problem in problems)
+        raise UserError(f"{place}.{name}={settings[name]}: {'; or '.join(reasons)}.") from None
 
 
 def without_import_paths(values: Any) -> Any:

@@ -94,7 +94,7 @@ def load_audit_lists(
         },
     )
     none = np.empty(0, dtype=np.int64)
-    return image_set, Split(rows.get("train", none), rows["query"], rows["database"], none, none)
+    return image_set, Split(rows.get("train", none), rows["query"], rows["database"])
 
 
 def _find_rows(paths: set[str], row_of_path: Mapping[str, int], source: Path) -> np.ndarray:

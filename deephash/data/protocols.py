@@ -33,7 +33,7 @@ def test_vs_train(image_set: ImageSet, seed: int) -> Split:
             "protocol=10-percent (protocols.stratified)."
         )
     train = np.flatnonzero(~image_set.is_test)
-    return _make_split(train=train, query=np.flatnonzero(image_set.is_test), database=train)
+    return Split(train=train, query=np.flatnonzero(image_set.is_test), database=train)
 
 
 def per_class(
@@ -98,7 +98,7 @@ def per_class(
             f"{train_in_database} leave no image for the database. Train on fewer images per "
             "class, or set protocol.train_in_database=true."
         )
-    return _make_split(train=training, query=query, database=database)
+    return Split(train=training, query=query, database=database)
 
 
 def at_random(image_set: ImageSet, seed: int, *, queries: int, train: int) -> Split:
@@ -120,7 +120,7 @@ def at_random(image_set: ImageSet, seed: int, *, queries: int, train: int) -> Sp
         )
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
     order = rng.permutation(len(image_set))
-    return _make_split(
+    return Split(
         train=np.sort(order[queries : queries + train]),
         query=np.sort(order[:queries]),
         database=np.sort(order[queries:]),
@@ -155,7 +155,7 @@ def stratified(image_set: ImageSet, seed: int, *, query_fraction: float) -> Spli
             "1, and several images per class."
         )
     others = np.setdiff1d(indices, query)
-    return _make_split(train=others, query=query, database=others)
+    return Split(train=others, query=query, database=others)
 
 
 def given(
@@ -201,7 +201,7 @@ def given(
                 f"protocol.{name}={path} names {len(shared)} of the queries, for example "
                 f"{image_set.ids[shared[0]]}. A query must be neither trained on nor searched."
             )
-    return _make_split(train=training, query=query, database=searched)
+    return Split(train=training, query=query, database=searched)
 
 
 def _find_listed_rows(
@@ -250,8 +250,3 @@ def _warn_of_official_split(image_set: ImageSet) -> None:
 def _class_membership(labels: np.ndarray, class_count: int) -> npt.NDArray[np.bool_]:
     """Which image is of which class: bool (n, classes)."""
     return labels > 0 if labels.ndim > 1 else labels[:, None] == np.arange(class_count)
-
-
-def _make_split(train: np.ndarray, query: np.ndarray, database: np.ndarray) -> Split:
-    none = np.empty(0, dtype=np.int64)
-    return Split(train, query, database, validation=none, validation_database=none)

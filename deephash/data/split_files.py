@@ -82,8 +82,7 @@ def find_differences(folder: Path, image_set: ImageSet) -> list[str]:
                 f"{part}.txt names {len(queries):,} of the queries, for example {queries[0]}"
             )
         rows[part] = np.array(sorted(row_of_id[i] for i in ids if i in row_of_id), dtype=np.int64)
-    none = np.empty(0, dtype=np.int64)
-    split = Split(rows["train"], rows["query"], rows["database"], none, none)
+    split = Split(rows["train"], rows["query"], rows["database"])
     for key, value in _summarize(image_set, split).items():
         if summary.get(key) != value:
             differences.append(f"{key} is {value}, but {SUMMARY} says {summary.get(key)}")

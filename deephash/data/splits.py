@@ -1,7 +1,7 @@
 """Splits of an image set into training images, queries, database and validation images."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,10 @@ import numpy.typing as npt
 from deephash.core.errors import UserError
 from deephash.core.seeds import derived_seed
 from deephash.data.image_set import ImageSet
+
+
+def _no_images() -> npt.NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Split:
     train: np.ndarray
     query: np.ndarray
     database: np.ndarray
-    validation: np.ndarray
-    validation_database: np.ndarray
+    validation: np.ndarray = field(default_factory=_no_images)
+    validation_database: np.ndarray = field(default_factory=_no_images)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The index arrays by name."""
@@ -107,8 +111,7 @@ def hold_out_validation(
         UserError: no image is left to train on or to validate on.
 
     Example:
-        >>> none = np.empty(0, dtype=np.int64)
-        >>> split = Split(np.arange(8), np.arange(8, 10), np.arange(8), none, none)
+        >>> split = Split(np.arange(8), np.arange(8, 10), np.arange(8))
         >>> split = hold_out_validation(
         ...     split, np.arange(10) % 2, fraction=0.25, database_size=5, seed=0
         ... )

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
+from torch.optim import Optimizer
 
 from deephash.core.errors import UserError
 from deephash.core.seeds import derived_seed
@@ -41,6 +42,7 @@ class CurveRecorder(Callback):
         self.cached_seconds = 0.0  # of another run, which trained this phase
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
+        self._rate = 0.0
         self._images = 0
         self._epoch_start = 0.0
         self._sitting_start = time.perf_counter()
@@ -74,6 +76,12 @@ class CurveRecorder(Callback):
         """Start the clock of the throughput."""
         self._images, self._epoch_start = 0, time.perf_counter()
 
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Keep the rate of this step; the schedule advances before the batch ends."""
+        self._rate = optimizer.param_groups[0]["lr"]
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -103,7 +111,7 @@ class CurveRecorder(Callback):
                 f"training.{self.phase}.scheduler.warmup, or lower method.tau; in place of "
                 "trainer.precision=16-mixed use bf16-mixed."
             )
-        row[f"{self.phase}/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row[f"{self.phase}/lr"] = self._rate
         if is_last_of_epoch:
             seconds = time.perf_counter() - self._epoch_start
             row[f"{self.phase}/images_per_second"] = self._images / seconds

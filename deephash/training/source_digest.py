@@ -15,14 +15,15 @@ LIBRARIES = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics"
 def source_digest(*targets: Any) -> str:
     """SHA-256 over the sources that define `targets`.
 
-    That is the modules that define them and all that these import, directly or not, from their own
-    top-level package or from this one. Libraries are left out: their versions tell them apart. The
-    names and order of the files do not matter, only their contents.
+    That is the modules that define them, the packages that these are in, and all that they import,
+    directly or not, from their own top-level package or from this one. Libraries are left out:
+    their versions tell them apart. The names and order of the files do not matter, only their
+    contents.
 
     Args:
         targets: classes or functions.
     """
-    pending = [target.__module__ for target in targets]
+    pending = {target.__module__ for target in targets}
     sources: dict[str, bytes] = {}
     while pending:
         name = pending.pop()
@@ -31,9 +32,8 @@ def source_digest(*targets: Any) -> str:
         if path is None:
             continue
         sources[name] = path.read_bytes()
-        for imported in _imported_names(sources[name], name, path):
-            if imported.partition(".")[0] in (package, THIS_PACKAGE):
-                pending.append(imported)
+        imported = {name.rpartition(".")[0], *_imported_names(sources[name], name, path)}
+        pending |= {n for n in imported if n.partition(".")[0] in (package, THIS_PACKAGE)}
     digests = sorted(hashlib.sha256(source).hexdigest() for source in sources.values())
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

@@ -228,7 +228,8 @@ def test_own_configurations_are_used(tmp_path: Path) -> None:
     folder = tmp_path / "own" / "dataset"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("_target_: deephash.data.datasets.digits.digits\n")
-    done = run_command("data", "audit", "--config-dir", "own", "dataset=mine", "protocol=30-per-class")
+    own = ["--config-dir", "own", "dataset=mine", "protocol=30-per-class"]
+    done = run_command("data", "audit", *own)
     assert done.exit_code == 0, done.output
     done = run_command("data", "splits", "lists", "--config-dir", "own", "dataset=mien")
     assert done.exit_code == 2

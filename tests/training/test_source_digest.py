@@ -87,6 +87,7 @@ def test_the_same_sources_have_the_same_digest(package: Path) -> None:
         ("net.py", "flatten(1)", "flatten(1) / 2"),
         ("layers.py", "nn.Linear(n, 12)", "nn.Linear(n, 12, bias=False)"),
         ("blocks/activation.py", "F.gelu", "F.relu"),
+        ("blocks/__init__.py", "", "import torch\n"),
     ],
 )
 def test_a_change_of_the_net_or_of_what_it_imports_changes_the_digest(
