@@ -60,8 +60,9 @@ def _explain(error: Exception) -> str:
         return _explain_missing_config(error)
     if isinstance(error, ConfigCompositionException):
         setting = re.match(r"Could not override '([^']+?)'?\.?\s", f"{error} ")
+        key = re.search(r"full_key: (\S+)", str(error.__cause__))  # within a value like {key: 1}
         if setting:
-            return _explain_unknown_setting(setting[1])
+            return _explain_unknown_setting(key[1] if key else setting[1])
     return " ".join(str(error).split())
 
 
@@ -86,6 +87,8 @@ def _explain_unknown_setting(name: str) -> str:
     if new_name:
         return f"{name} is now {new_name}."
     hint = did_you_mean(name, valid)
+    if name.startswith("trainer.") and hint.startswith("Valid:"):
+        hint = f"If Lightning's Trainer has it, add it by +{name}=..."
     if hint.startswith("Valid:"):  # a hundred names
         hint = "`--help` lists all settings."
     return f"{name}: there is no such setting. {hint}"
@@ -95,9 +98,14 @@ def _valid_settings() -> list[str]:
     """All settings by dotted name, under the groups chosen on the command line."""
     arguments = sys.argv[1:]
     groups = config_groups(arguments)
-    chosen = [word for word in arguments if word.partition("=")[0].partition("@")[0] in groups]
-    overrides = [*(word for word in chosen if "=" in word), *search_path_override(arguments)]
-    values: Any = OmegaConf.to_container(compose_config(overrides), resolve=False)
+    chosen = [
+        argument
+        for argument in arguments
+        if re.fullmatch(r"[\w./@]+=([^{,\[]+|\[.*\])", argument)  # one choice, or a list
+        and argument.partition("=")[0].partition("@")[0] in groups
+    ]
+    cfg = compose_config([*chosen, *search_path_override(arguments)])
+    values: Any = OmegaConf.to_container(cfg, resolve=False)
 
     def names(node: Any, prefix: str = "") -> Iterator[str]:
         for key, value in node.items():

@@ -42,6 +42,8 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["backbone=lennet"], ["backbone=lennet", "Did you mean 'lenet'?"]),
         (["phases=fulll"], ["phases=fulll", "Did you mean 'full'?"]),
         (["protocol=nonsense"], ["protocol=nonsense", "Valid:", "1k-59k"]),
+        (["trainer={gradient_clip_val:1}"], ["trainer.gradient_clip_val", "+trainer."]),
+        (["training.hash.optimizer={foo:1}"], ["training.hash.optimizer.foo: there is no such"]),
         (["bit=48"], ["bit:", "Did you mean 'bits'?"]),
         (["method.tua=3"], ["method.tua", "Did you mean 'method.tau'?"]),
         (["+method.tua=3"], ["method.tua", "no such setting", "Did you mean 'tau'?"]),
