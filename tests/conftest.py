@@ -143,6 +143,8 @@ def send_signal_at(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., N
     """Have this process receive a signal, once, when a line that begins so is logged."""
     package = logging.getLogger("deephash")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A shell that started the tests in the background has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     added: list[logging.Handler] = []
 
     class Sender(logging.Handler):

@@ -14,7 +14,7 @@ from deephash.training.optimization import PhaseOptimization
 from deephash.training.settings import ClassifyPhase
 
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml"))
-LAYERS = ("recipe", "experiment", "debug")
+LAYERS = ("recipe", "dataset_method", "experiment", "debug")
 
 
 def settings_of(*overrides: str) -> Settings:

@@ -35,21 +35,31 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def prepare_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra takes them, once what it would misread or ignore is refused.
+    """The arguments as Hydra takes them, after refusing what it would misread.
 
     Raises:
-        UserError: the user's configurations cannot be used, a group that needs a choice has none,
-            or a setting has no effect.
+        UserError: the user's configurations cannot be used, or a group that needs a choice has
+            none.
     """
     check_search_path(arguments)
-    check_phase_parts(arguments)
     return drop_null_choices(arguments)
 
 
 def search_path_override(arguments: Sequence[str]) -> list[str]:
     """The override that adds the user's configurations named by a command line, if any."""
-    entries = [label for label, _ in user_config_dirs(arguments)]
+    entries = [_quote(label) for label, _ in user_config_dirs(arguments)]
     return [f"{SEARCHPATH}=[{','.join(entries)}]"] if entries else []
+
+
+def _quote(text: str) -> str:
+    """Text as Hydra's override grammar takes it, whatever characters it has."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
+    return f"'{escaped}'"
+
+
+def is_search_path(argument: str) -> bool:
+    """Whether an argument of the command line sets Hydra's search path."""
+    return argument.lstrip("+").startswith(f"{SEARCHPATH}=")
 
 
 def user_config_dirs(arguments: Sequence[str]) -> list[tuple[str, Path]]:
@@ -64,13 +74,19 @@ def user_config_dirs(arguments: Sequence[str]) -> list[tuple[str, Path]]:
     Raises:
         UserError: a package is not installed, or a folder does not exist.
     """
+    search_paths = [argument for argument in arguments if is_search_path(argument)]
+    if len(search_paths) > 1 or any(argument.startswith("+") for argument in search_paths):
+        raise UserError(
+            f"{' '.join(search_paths)}: Hydra reads one {SEARCHPATH}=[...], without '+'. Name all "
+            "packages and folders in it."
+        )
     dirs: list[tuple[str, Path]] = []
     for i, argument in enumerate(arguments):
         option, _, value = argument.partition("=")
         if option in CONFIG_DIR_OPTIONS:
             name = value or next(iter(arguments[i + 1 :]), "")
             dirs.append((f"file://{Path(name).absolute()}", Path(name)))
-        elif option.lstrip("+") == SEARCHPATH:
+        elif option == SEARCHPATH:
             (override,) = OverridesParser.create().parse_overrides([argument])
             entries = override.value()
             for entry in entries if isinstance(entries, list) else [entries]:
@@ -89,8 +105,13 @@ def _search_path_folder(entry: str) -> Path:
         return Path(rest)
     name = rest.replace("/", ".")
     try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
+        spec = importlib.util.find_spec(name)  # imports the packages that it is in
+    except Exception as error:
+        if not isinstance(error, ModuleNotFoundError) or not f"{name}.".startswith(
+            f"{error.name}."
+        ):
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(f"{SEARCHPATH}: importing '{name}' fails: {reason}.") from None
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
@@ -143,21 +164,33 @@ def drop_null_choices(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def check_phase_parts(arguments: Sequence[str]) -> None:
-    """Refuse settings of one phase that an optimizer or scheduler for all would replace.
+def check_phase_parts(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse overrides of one phase's optimizer or scheduler that one for all would replace.
+
+    Args:
+        cfg: composed with the overrides.
+        overrides: of the command line.
 
     Raises:
-        UserError: there is one.
+        UserError: an override has no effect.
     """
     for group in ("optimizer", "scheduler"):
-        chosen = [argument for argument in arguments if argument.startswith(f"{group}=")]
-        for argument in arguments:
-            match = re.match(rf"(?:{group}@)?(training\.\w+)\.{group}\b", argument)
-            if chosen and match:
+        if cfg.get(group) is None:
+            continue
+        for override in overrides:
+            match = re.match(rf"[+~]*(?:{group}@)?(training\.\w+)\.{group}\b", override)
+            if match:
                 raise UserError(
-                    f"{argument} has no effect beside {chosen[0]}, which replaces the {group} of "
-                    f"every phase. Choose it for one phase by {group}@{match[1]}.{chosen[0]}."
+                    f"{override} has no effect beside {group}=..., which replaces the {group} of "
+                    f"every phase. Choose it for one phase by {group}@{match[1]}.{group}=..."
                 )
+
+
+def single_values(arguments: Sequence[str]) -> list[str]:
+    """The overrides among the arguments that give one value, and not several for a sweep."""
+    return [
+        a for a in arguments if re.fullmatch(r"[\w./@+~]+=([^,]*|\[.*\]|\{.*\}|'.*'|\".*\")", a)
+    ]
 
 
 def config_groups(arguments: Sequence[str] = ()) -> dict[str, dict[str, str]]:
@@ -200,13 +233,13 @@ def help_text(arguments: Sequence[str]) -> str:
         f"    {train_command('-m dataset=cifar10 bits=12,24,32,48 seed=0,1,2')}",
         "",
         "A group is chosen by GROUP=CHOICE; an optimizer or schedule of one phase by",
-        "optimizer@training.hash.optimizer=CHOICE. --hydra-help tells Hydra's own options.",
+        "optimizer@training.hash.optimizer=CHOICE. --hydra-help lists Hydra's own options.",
         "",
     ]
     for group, choices in config_groups(arguments).items():
         lines.append(f"{group}:")
         width = max(map(len, choices))
         lines += [f"    {name:{width}}  {text}".rstrip() for name, text in choices.items()]
-    overrides = [a for a in arguments if "=" in a and not a.startswith(("-", SEARCHPATH))]
+    overrides = [a for a in single_values(arguments) if not is_search_path(a)]
     cfg = compose_config([*overrides, *search_path_override(arguments)])
     return "\n".join([*lines, "", "Settings, as NAME=VALUE:", "", OmegaConf.to_yaml(cfg)])

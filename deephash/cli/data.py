@@ -143,7 +143,7 @@ def splits(
 
 
 def _parse_settings(overrides: Sequence[str], config_dir: Path | None) -> Settings:
-    from deephash.cli.compose import compose_config, search_path_override
+    from deephash.cli.compose import compose_config, is_search_path, search_path_override
     from deephash.core.errors import UserError
     from deephash.experiment.settings import validate_settings
 
@@ -153,8 +153,10 @@ def _parse_settings(overrides: Sequence[str], config_dir: Path | None) -> Settin
                 f"{override} is not a setting. For your own images: dataset=image_folder "
                 f"dataset.path={override}"
             )
-    own = search_path_override([f"--config-dir={config_dir}"]) if config_dir else []
-    return validate_settings(compose_config([*overrides, *own]))
+    option = [f"--config-dir={config_dir}"] if config_dir else []
+    search_path = search_path_override([*overrides, *option])
+    overrides = [override for override in overrides if not is_search_path(override)]
+    return validate_settings(compose_config([*overrides, *search_path]))
 
 
 def _load_with_duplicates(settings: Settings) -> tuple[ImageSet, Split]:

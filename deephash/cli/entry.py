@@ -1,7 +1,11 @@
 """The program `deephash`: its commands parse, call and print."""
 
 import io
+import signal
 import sys
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports on Ctrl-C
 
 import typer
 

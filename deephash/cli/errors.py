@@ -13,7 +13,12 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deephash.cli.compose import compose_config, config_groups, search_path_override
+from deephash.cli.compose import (
+    compose_config,
+    config_groups,
+    search_path_override,
+    single_values,
+)
 from deephash.core.errors import UserError, did_you_mean
 from deephash.core.ranks import is_rank_zero, should_report_error
 from deephash.experiment.renames import CHOICES, renamed_setting
@@ -62,7 +67,8 @@ def _explain(error: Exception) -> str:
         setting = re.match(r"Could not override '([^']+?)'?\.?\s", f"{error} ")
         key = re.search(r"full_key: (\S+)", str(error.__cause__))  # within a value like {key: 1}
         if setting:
-            return _explain_unknown_setting(key[1] if key else setting[1])
+            is_within = key is not None and key[1].startswith(f"{setting[1]}.")
+            return _explain_unknown_setting(key[1] if key and is_within else setting[1])
     return " ".join(str(error).split())
 
 
@@ -74,7 +80,9 @@ def _explain_missing_config(error: MissingConfigException) -> str:
     if (group, name) in CHOICES:
         return f"{group}={name} is now {CHOICES[group, name]}."
     hint = did_you_mean(name, error.options) if error.options else ""
-    return f"{group}={name}: there is no {group} '{name}'. {hint}".rstrip()
+    place = re.match(r"In '([^']+)'", str(error))
+    origin = f"{place[1]}: " if place and place[1] != "config" else ""
+    return f"{origin}{group}={name}: there is no {group} '{name}'. {hint}".rstrip()
 
 
 def _explain_unknown_setting(name: str) -> str:
@@ -100,11 +108,14 @@ def _valid_settings() -> list[str]:
     groups = config_groups(arguments)
     chosen = [
         argument
-        for argument in arguments
-        if re.fullmatch(r"[\w./@]+=([^{,\[]+|\[.*\])", argument)  # one choice, or a list
-        and argument.partition("=")[0].partition("@")[0] in groups
+        for argument in single_values(arguments)
+        if argument.partition("=")[0].partition("@")[0] in groups and "={" not in argument
     ]
-    cfg = compose_config([*chosen, *search_path_override(arguments)])
+    search_path = search_path_override(arguments)
+    try:
+        cfg = compose_config([*chosen, *search_path])
+    except HydraException:  # what is chosen has a mistake of its own
+        cfg = compose_config(search_path)
     values: Any = OmegaConf.to_container(cfg, resolve=False)
 
     def names(node: Any, prefix: str = "") -> Iterator[str]:

@@ -3,7 +3,6 @@
 Nothing heavier than Hydra is imported before it is known that a run begins.
 """
 
-import signal
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from deephash.cli.compose import CONF, help_text, prepare_arguments
+from deephash.cli.compose import CONF, check_phase_parts, help_text, prepare_arguments
 from deephash.cli.errors import report_user_errors
 from deephash.core.errors import UserError
 from deephash.experiment.console import log_to_stdout
@@ -26,6 +25,7 @@ def run_task(cfg: DictConfig) -> float:
     """Run what `cfg` says; return the validation mAP, the objective of sweepers."""
     sys.argv = _argv
     with report_user_errors(), log_to_stdout():
+        check_phase_parts(cfg, HydraConfig.get().overrides.task)
         if is_multirun() and cfg.get("tuning"):
             raise UserError("-m with tuning=optuna: a search starts its runs itself. Omit -m.")
         if is_multirun():
@@ -44,8 +44,6 @@ def run_task(cfg: DictConfig) -> float:
 def main() -> None:
     """Entry point: settings are the arguments of the process, after an optional `train`."""
     global _argv
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports on Ctrl-C
     _argv = list(sys.argv)
     has_command = sys.argv[1:2] == [COMMAND]
     sys.argv = [sys.argv[0], *sys.argv[2 if has_command else 1 :]]

@@ -94,19 +94,20 @@ def check_node(place: str, node: Node) -> None:
 
 
 def without_import_paths(values: Any) -> Any:
-    """Copy nested plain values, with each `_target_` cut to the name of its class or function.
+    """Copy nested plain values, with each `_target_` cut to its top-level package and its name.
 
     Keys of results and caches are computed from this copy, so that they stay valid when a module
     moves.
 
     Example:
         >>> without_import_paths({"_target_": "deephash.backbones.LeNet", "widths": [1, 2]})
-        {'_target_': 'LeNet', 'widths': [1, 2]}
+        {'_target_': 'deephash.LeNet', 'widths': [1, 2]}
     """
     if isinstance(values, dict):
         copy = {key: without_import_paths(value) for key, value in values.items()}
         if isinstance(copy.get("_target_"), str):
-            copy["_target_"] = copy["_target_"].rpartition(".")[2]
+            package, _, path = copy["_target_"].partition(".")
+            copy["_target_"] = f"{package}.{path.rpartition('.')[2]}"
         return copy
     return [without_import_paths(value) for value in values] if isinstance(values, list) else values
 

@@ -1,6 +1,7 @@
 """What a run shows on the terminal."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ class StdoutHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        print(record.getMessage().encode(errors="backslashreplace").decode(), flush=True)
+        encoding = sys.stdout.encoding or "utf-8"
+        message = record.getMessage().encode(encoding, errors="backslashreplace").decode(encoding)
+        print(message, flush=True)
 
 
 @contextmanager

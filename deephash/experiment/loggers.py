@@ -35,12 +35,12 @@ class CsvLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Of the logger, for Lightning."""
+        """The logger's name, which Lightning asks for."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """None is kept: a run has one file."""
+        """Empty: a run has a single file."""
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -75,11 +75,15 @@ def tensorboard_logger(
     """
     del name, config, sweep
     try:
-        return TensorBoardLogger(run_dir, name="tensorboard", version="")
+        logger = TensorBoardLogger(run_dir, name="tensorboard", version="")
     except ModuleNotFoundError:
         raise UserError(
             "logger=tensorboard needs a package: pip install 'deephash[tensorboard]'"
         ) from None
+    for events in (run_dir / "tensorboard").glob("events.out.tfevents.*"):
+        events.unlink()  # of a stopped run, which may have logged steps that are repeated
+    logger.starts_empty = True  # type: ignore[attr-defined]
+    return logger
 
 
 def wandb_logger(
@@ -110,12 +114,13 @@ def wandb_logger(
     import wandb  # takes a second, and other loggers do not need it
 
     id_file = run_dir / "wandb" / "deephash-run-id"
-    run_id = id_file.read_text() if id_file.is_file() else secrets.token_hex(4)
+    is_new = not id_file.is_file()
+    run_id = secrets.token_hex(4) if is_new else id_file.read_text()
     mode_used = choose_wandb_mode(mode)
     try:
         run = wandb.init(
             id=run_id,
-            resume="allow" if id_file.is_file() else None,
+            resume=None if is_new else "allow",
             dir=run_dir,
             name=name,
             project=project,
@@ -137,7 +142,9 @@ def wandb_logger(
     elif mode_used == "offline":
         folder = Path(run.dir).parent
         log.info("W&B run: %s (view: wandb leet %s; upload: wandb sync %s)", folder, folder, folder)
-    return WandbLogger(experiment=run)
+    logger = WandbLogger(experiment=run)
+    logger.starts_empty = is_new  # type: ignore[attr-defined]
+    return logger
 
 
 def choose_wandb_mode(mode: str | None) -> str:

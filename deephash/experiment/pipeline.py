@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_object
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from deephash.backbones.normalize import NormalizedBackbone
 from deephash.core.distributed import broadcast_object
@@ -33,7 +34,8 @@ from deephash.training.launch import launch_processes
 from deephash.training.optimization import PhaseOptimization
 from deephash.training.phases import PhaseRunner
 from deephash.training.pretraining import PretrainingCache
-from deephash.training.source_digest import source_digest
+from deephash.training.settings import PhaseSettings
+from deephash.training.source_digest import library_versions, source_digest
 from deephash.training.state import Model, TrainingData
 from deephash.training.trainer import (
     PLACEMENT,
@@ -53,18 +55,19 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
         The last validation metrics.
 
     Raises:
-        UserError: a setting, a file or the training is wrong in a way that a user can mend.
+        UserError: a setting, a file or the training is wrong in a way that a user can fix.
     """
     start = time.perf_counter()
     image_set, split = load_data(settings)
     trainer_config, world_size = resolve_trainer_config(settings.trainer, is_multirun=is_multirun())
     _check_against_data(settings, image_set, split, world_size)
     backbone, method = _build_model(settings, image_set, split)
-    muon_dtype = torch.bfloat16 if has_bfloat16(trainer_config) else torch.float32
     optimizations = {
-        name: PhaseOptimization(f"training.{name}", phase, muon_dtype)
+        name: PhaseOptimization(f"training.{name}", phase, _muon_dtype(trainer_config))
         for name, phase in settings.ordered_phases().items()
     }
+    for name, phase in settings.ordered_phases().items():
+        optimizations[name].make_optimizer(_trained_parameters(phase, backbone, method))
     for name, node in settings.logger.items():
         check_node(f"logger.{name}", node)
     data = TrainingData(
@@ -120,8 +123,12 @@ def _train_and_report(
     make_trainer = trainer_factory(trainer_config, run_dir / "checkpoints")
     identity_keys = ("dataset", "data", "split", "backbone", "method", "bits")
     model = Model(backbone, method, settings.bits, {key: record[key] for key in identity_keys})
-    run_loggers = _open_run(settings, run_dir, data, record) if is_rank_zero() else []
+    run_loggers: list[Logger] = []
     try:
+        if is_rank_zero():
+            _write_inputs(run_dir, data, record)
+            for logger in _open_loggers(settings, run_dir, data.image_set.name):
+                run_loggers.append(logger)
         runner = PhaseRunner(
             model,
             data,
@@ -162,22 +169,31 @@ def _pretraining_determinants(
 ) -> dict[str, Any]:
     """What determines a pre-training beside the settings of its phases."""
     keys = ("data", "split", "augment", "backbone", "seed", "versions", "source_digest")
-    trainer = {key: value for key, value in trainer_config.items() if key not in PLACEMENT}
-    return {**{key: record[key] for key in keys}, "trainer": trainer}
+    is_synchronised = trainer_config.get("sync_batchnorm", False)
+    return {
+        **{key: record[key] for key in keys},
+        "libraries": library_versions(),
+        "trainer": {key: value for key, value in trainer_config.items() if key not in PLACEMENT},
+        "muon_dtype": str(_muon_dtype(trainer_config)),
+        # Batch norm takes the statistics of each process, unless it is synchronised.
+        "processes": 1 if is_synchronised else record["processes"],
+    }
+
+
+def _muon_dtype(trainer_config: dict[str, Any]) -> torch.dtype:
+    return torch.bfloat16 if has_bfloat16(trainer_config) else torch.float32
 
 
 def _source_digest(settings: Settings) -> str:
-    """Of the backbone, of the training, and of optimizers and schedules of the user's own."""
+    """Digest of the sources of backbone, training, and the user's own optimizers and schedules."""
     nodes = [settings.backbone]
     for phase in settings.ordered_phases().values():
         nodes += [phase.optimizer, phase.scheduler]
     return source_digest(PhaseRunner, *(get_object(node["_target_"]) for node in nodes))
 
 
-def _open_run(
-    settings: Settings, run_dir: Path, data: TrainingData, record: dict[str, Any]
-) -> list[Logger]:
-    """Write what is known before the training, and open the loggers."""
+def _write_inputs(run_dir: Path, data: TrainingData, record: dict[str, Any]) -> None:
+    """Write what is known before the training: record, split, and images that were left out."""
     image_set = data.image_set
     write_json(run_dir / "record.json", record)
     if image_set.report:
@@ -185,13 +201,14 @@ def _open_run(
     with atomic_write(run_dir / "split.npz") as path:
         ids = {name: image_set.ids[indices] for name, indices in data.split.arrays().items()}
         np.savez_compressed(path, **ids)
-    name = f"{image_set.name}-{_short_name(settings.backbone)}-{_short_name(settings.method)}"
+
+
+def _open_loggers(settings: Settings, run_dir: Path, dataset_name: str) -> Iterator[Logger]:
+    name = f"{dataset_name}-{_short_name(settings.backbone)}-{_short_name(settings.method)}"
     name = f"{name}-{settings.bits}bits-seed{settings.seed}"
     config = settings.model_dump(mode="json")
-    return [
-        build(f"logger.{key}", node, run_dir, name, config, sweep_name(run_dir))
-        for key, node in settings.logger.items()
-    ]
+    for key, node in settings.logger.items():
+        yield build(f"logger.{key}", node, run_dir, name, config, sweep_name(run_dir))
 
 
 def _check_against_data(
@@ -234,6 +251,20 @@ def _build_model(
     num_classes = len(image_set.classes)
     method = build("method", settings.method, backbone.num_features, settings.bits, num_classes)
     return backbone, method
+
+
+def _trained_parameters(
+    phase: PhaseSettings, backbone: NormalizedBackbone, method: Method
+) -> dict[str, nn.Parameter]:
+    """What the optimizer of a phase will be given, by name, with a classifier of one number."""
+    parts = {"backbone": backbone, "method": method, "classifier": nn.Linear(1, 1)}
+    if phase.objective == "classify":
+        del parts["method"]
+    else:
+        del parts["classifier"]
+    if phase.trains == "head":
+        del parts["backbone"]
+    return dict(nn.ModuleDict(parts).named_parameters())
 
 
 def _short_name(node: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
         classifies).
 
     Raises:
-        UserError: a setting, a file or the training is wrong in a way that a user can mend.
+        UserError: a setting, a file or the training is wrong in a way that a user can fix.
     """
     settings = load_settings_to_resume(cfg) if cfg.get("resume") else validate_settings(cfg)
     if is_slurm_restart():

@@ -37,7 +37,7 @@ def check_unused(run_dir: Path) -> None:
     """Refuse a folder that holds a run.
 
     Raises:
-        UserError: it does.
+        UserError: the folder holds a run.
     """
     if (run_dir / CONFIG).exists():
         raise UserError(

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationE
 
 from deephash.core.errors import UserError, did_you_mean
 from deephash.core.instantiate import Node, lower_first
+from deephash.experiment.renames import renamed_setting
 from deephash.training.settings import AugmentSettings, ClassifyPhase, HashPhase, Strict
 
 Phase = Annotated[ClassifyPhase | HashPhase, Field(discriminator="objective")]
@@ -28,7 +29,7 @@ class ProtocolSettings(Strict):
     validation: Validation
 
     def node(self) -> Node:
-        """What names the function, with its settings."""
+        """The `_target_` of the protocol, and its own settings."""
         return dict(self.model_extra or {})
 
 
@@ -158,5 +159,6 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"{place}: this setting has no value; give one as {place}=..."
     if problem["type"] == "extra_forbidden":
-        return f"{place}: there is no such setting."
+        new_name = renamed_setting(place, ())
+        return f"{place} is now {new_name}." if new_name else f"{place}: there is no such setting."
     return f"{place}={problem['input']}: {lower_first(problem['msg'])}."

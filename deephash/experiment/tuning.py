@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -62,6 +63,7 @@ def tune(cfg: DictConfig) -> float:
     study = optuna.create_study(
         storage=storage, study_name="search", direction="maximize", load_if_exists=True
     )
+    _check_same_space(study.get_trials(), settings.tuning, run_dir)
     complete, failed = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
     while len(study.get_trials(states=[complete])) < trials:
         if len(study.get_trials(states=[failed])) >= trials:
@@ -83,6 +85,17 @@ def tune(cfg: DictConfig) -> float:
             study.tell(trial, value)
     _print_trials(study.get_trials(states=[complete]), settings.tuning)
     return study.best_value
+
+
+def _check_same_space(trials: list[Any], tuning: Tuning, run_dir: Path) -> None:
+    """Refuse to continue a study that searched other settings."""
+    names = {space.setting for space in tuning.space}
+    for trial in trials:
+        if trial.params and set(trial.params) != names:
+            raise UserError(
+                f"run_dir={run_dir} holds a search over {', '.join(sorted(trial.params))}, and "
+                f"tuning.space names {', '.join(sorted(names))}. Name another run_dir."
+            )
 
 
 def _print_trials(trials: list[Any], tuning: Tuning) -> None:

@@ -38,14 +38,14 @@ class CurveRecorder(Callback):
         self.phase = phase
         self.first_step = first_step
         self.rows: list[Row] = []
-        self.earlier_seconds = 0.0  # of the sittings before this one
+        self.earlier_seconds = 0.0  # of the sessions before this one
         self.cached_seconds = 0.0  # of another run, which trained this phase
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._rate = 0.0
         self._images = 0
         self._epoch_start = 0.0
-        self._sitting_start = time.perf_counter()
+        self._session_start = time.perf_counter()
 
     @property
     def state_key(self) -> str:
@@ -55,14 +55,14 @@ class CurveRecorder(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, with steps counted from the start of the phase, and their seconds."""
         rows = [row | {"step": row["step"] - self.first_step} for row in self.rows]
-        seconds = self.earlier_seconds + time.perf_counter() - self._sitting_start
+        seconds = self.earlier_seconds + time.perf_counter() - self._session_start
         return {"rows": rows, "seconds": seconds, "found_seconds": self.cached_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the rows and seconds of a checkpoint."""
         self.rows = [row | {"step": row["step"] + self.first_step} for row in state_dict["rows"]]
-        self.earlier_seconds = state_dict["seconds"]
-        self.cached_seconds = state_dict["found_seconds"]
+        self.earlier_seconds = state_dict.get("seconds", 0.0)  # early 0.2 kept none
+        self.cached_seconds = state_dict.get("found_seconds", 0.0)
 
     def mark_as_cached(self) -> None:
         """Count the seconds so far as those of another run."""
@@ -139,7 +139,7 @@ def replay(rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
 
 
 def loggers_starting_empty(loggers: Sequence[Logger]) -> list[Logger]:
-    """Those that write their file anew in a resumed run (attribute `starts_empty`)."""
+    """Those that have none of the curves of a resumed run yet (attribute `starts_empty`)."""
     return [logger for logger in loggers if getattr(logger, "starts_empty", False)]
 
 

@@ -17,7 +17,7 @@ from deephash.core.errors import UserError
 from deephash.core.program import train_command
 from deephash.core.ranks import is_rank_zero, parent_is_gone
 
-PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy")  # settings that Fabric takes
+FABRIC_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy")
 GRACE_SECONDS = 60  # for this process to end by itself, and say why, after another has ended
 LOST_CONNECTION = "closed by peer|reset by peer|Broken pipe|Connection refused|[Tt]imed out|NCCL"
 
@@ -41,7 +41,9 @@ def launch_processes(
     if world_size == 1:
         yield
         return
-    fabric = Fabric(**{key: trainer_config[key] for key in PLACEMENT if key in trainer_config})
+    fabric = Fabric(
+        **{key: trainer_config[key] for key in FABRIC_SETTINGS if key in trainer_config}
+    )
     fabric.launch()
     children = _take_over_children(fabric)
     ended = threading.Event()

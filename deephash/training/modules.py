@@ -30,6 +30,8 @@ class PhaseModule(pl.LightningModule):
         make_optimizer: makes the optimizer of parameters given by name.
         schedule: factor of the rate by step and number of steps.
         identity: plain values that tell which model this is; written into the checkpoints.
+        cache_key: of what determines this training, where runs may share it. A training that is
+            continued keeps the key that it began with.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class PhaseModule(pl.LightningModule):
         make_optimizer: Callable[[Mapping[str, nn.Parameter]], Optimizer],
         schedule: Schedule,
         identity: dict[str, Any],
+        cache_key: str = "",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.make_optimizer = make_optimizer
         self.schedule = schedule
         self.identity = identity
+        self.cache_key = cache_key
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -65,8 +69,13 @@ class PhaseModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the identity of the model."""
+        """Add the identity of the model, and what determined it."""
         checkpoint["deephash"] = self.identity
+        checkpoint["cache_key"] = self.cache_key
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the key that the training began with."""
+        self.cache_key = checkpoint.get("cache_key", "")  # 0.2 kept none
 
 
 class Classifier(PhaseModule):

@@ -94,11 +94,12 @@ class PhaseRunner:
             start = time.perf_counter()
             phases_so_far[name] = phase
             pl.seed_everything(derived_seed(self.data.seed, name), verbose=False)
-            module = self._module(name, phase)
+            is_shared = isinstance(phase, ClassifyPhase)
+            cached = self.cache.path(phases_so_far) if is_shared else None
+            module = self._module(name, phase, cache_key=cached.stem if cached else "")
             last_step = int(history.rows[-1]["step"]) if history.rows else 0
             curves = CurveRecorder(name, first_step=last_step)
-            if isinstance(phase, ClassifyPhase):
-                cached = self.cache.path(phases_so_far)
+            if cached:
                 with pretraining_lock(cached):
                     self._pretrain(name, phase, module, curves, cached)
             else:
@@ -109,12 +110,15 @@ class PhaseRunner:
             history.cached_seconds += curves.cached_seconds
         return history
 
-    def _module(self, name: str, phase: PhaseSettings) -> Classifier | HashingModule:
+    def _module(
+        self, name: str, phase: PhaseSettings, cache_key: str
+    ) -> Classifier | HashingModule:
         model, optimization = self.model, self.optimizations[name]
         shared: dict[str, Any] = {
             "make_optimizer": optimization.make_optimizer,
             "schedule": optimization.schedule,
             "identity": {**model.identity, "phase": name},
+            "cache_key": cache_key,
         }
         if isinstance(phase, ClassifyPhase):
             for key in ("bits", "method"):  # a pre-training does not depend on them
@@ -143,7 +147,13 @@ class PhaseRunner:
         checkpoint_path = self._checkpoint_path(name)
         if broadcast_object(checkpoint_path.is_file() or not cached.is_file()):
             self._load_or_train(name, phase, module, curves)
-            if is_rank_zero() and not cached.is_file():
+            if module.cache_key != cached.stem:
+                log.warning(
+                    "%s: it began with other code, versions or settings than today's; other runs "
+                    "will not share it",
+                    name,
+                )
+            elif is_rank_zero() and not cached.is_file():
                 copy_checkpoint(checkpoint_path, cached)
             return
         log.info("%s: found finished in %s", name, cached)
@@ -220,7 +230,7 @@ class PhaseRunner:
         return features
 
     def _checkpoint_path(self, name: str) -> Path:
-        """Of a finished phase."""
+        """Where the checkpoint of a finished phase lies."""
         return self.checkpoint_dir / f"{name}.ckpt"
 
     def _load(
@@ -228,5 +238,6 @@ class PhaseRunner:
     ) -> dict[str, Any]:
         checkpoint = read_checkpoint(path, module.identity)
         module.load_state_dict(checkpoint["state_dict"])
+        module.on_load_checkpoint(checkpoint)
         curves.load_state_dict(checkpoint["callbacks"][curves.state_key])
         return checkpoint

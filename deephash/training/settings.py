@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-Node = dict[str, Any]  # names a class or function by `_target_`, beside its settings
+from deephash.core.instantiate import Node
 
 
 class Strict(BaseModel):

@@ -5,20 +5,22 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 THIS_PACKAGE = __name__.partition(".")[0]
-LIBRARIES = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics", "numpy"}
+LIBRARIES = ("torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics", "numpy")
+INSTALLED = {"site-packages", "dist-packages"}  # folders of installed packages
 
 
 def source_digest(*targets: Any) -> str:
     """SHA-256 over the sources that define `targets`.
 
     That is the modules that define them, the packages that these are in, and all that they import,
-    directly or not, from their own top-level package or from this one. Libraries are left out:
-    their versions tell them apart. The names and order of the files do not matter, only their
-    contents.
+    directly or not, from their own top-level package, from this one, or from files that are not
+    installed. Libraries are left out: `library_versions` tells them apart. The names and order of
+    the files do not matter, only their contents.
 
     Args:
         targets: classes or functions.
@@ -33,9 +35,23 @@ def source_digest(*targets: Any) -> str:
             continue
         sources[name] = path.read_bytes()
         imported = {name.rpartition(".")[0], *_imported_names(sources[name], name, path)}
-        pending |= {n for n in imported if n.partition(".")[0] in (package, THIS_PACKAGE)}
+        pending |= {n for n in imported if n and _may_change(n, package)}
     digests = sorted(hashlib.sha256(source).hexdigest() for source in sources.values())
     return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries whose sources are not digested."""
+    return {name: version(name.replace("_", "-")) for name in LIBRARIES}
+
+
+def _may_change(name: str, importer: str) -> bool:
+    """Whether a module is of the importer's package, of this one, or not installed."""
+    package = name.partition(".")[0]
+    if package in (importer, THIS_PACKAGE):
+        return True
+    path = None if package in (*LIBRARIES, *sys.stdlib_module_names) else _source_file(package)
+    return path is not None and not INSTALLED & set(path.parts)
 
 
 def _source_file(name: str) -> Path | None:
@@ -45,7 +61,7 @@ def _source_file(name: str) -> Path | None:
     else:
         try:
             spec = importlib.util.find_spec(name)
-        except ModuleNotFoundError:  # what stands before the last dot is not a package
+        except Exception:  # what stands before the last dot is no package, or fails to import
             return None
         origin = spec.origin if spec else None
     return Path(origin) if origin and origin.endswith(".py") else None

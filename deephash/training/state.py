@@ -1,4 +1,4 @@
-"""What a training works on, and what it leaves."""
+"""Inputs and results of a training."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +73,7 @@ class History:
 
     Attributes:
         rows: the curves.
-        seconds: of each phase, by name, over all sittings of this run.
+        seconds: of each phase, by name, over all sessions of this run.
         earlier_seconds: part of these that was before the run was stopped.
         cached_seconds: that other runs took for the pre-trainings found in the cache.
     """

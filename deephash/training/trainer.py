@@ -13,10 +13,11 @@ from deephash.core.errors import UserError
 from deephash.core.instantiate import build
 from deephash.core.ranks import launched_world_size
 from deephash.training.checkpoints import AtomicCheckpointIO
+from deephash.training.launch import FABRIC_SETTINGS
 
 Module = TypeVar("Module", bound=nn.Module)
 
-PLACEMENT = ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")
+PLACEMENT = (*FABRIC_SETTINGS, "sync_batchnorm")  # where a training runs, not what it learns
 
 
 def resolve_trainer_config(

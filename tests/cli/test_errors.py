@@ -129,8 +129,14 @@ def own_conf(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("by", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
-def test_own_configurations_reach_help_and_errors(train, own_conf: Path, by: str) -> None:
+@pytest.mark.parametrize("by", ["--config-dir={}", "hydra.searchpath=['file://{}']"])
+@pytest.mark.parametrize("folder", ["plain", "it's (of) ü=ber #1"])
+def test_own_configurations_reach_help_and_errors(
+    train, own_conf: Path, by: str, folder: str
+) -> None:
+    own_conf = own_conf.rename(own_conf.with_name(folder))
+    if "'" in by:
+        own_conf = own_conf.rename(own_conf.with_name(folder.replace("'", "")))
     option = by.format(own_conf)
     assert "    mine          Mine." in train("--help", option)[1]
     code, _, err = train(option, "dataset=mine", "dataset.shadow=4")
@@ -181,9 +187,16 @@ def test_own_configuration_that_does_not_compose(
         ("hydra.searchpath=[pkg://nolab.conf]", "there is no package 'nolab.conf'"),
         ("hydra.searchpath=[file:///nowhere]", "file:///nowhere: there is no such folder"),
         ("--config-dir=nowhere", "nowhere: there is no such folder"),
+        ("+hydra.searchpath=[file:///nowhere]", "without '+'"),
+        ("hydra.searchpath=[pkg://brokenlab.conf]", "importing 'brokenlab.conf' fails: KeyError"),
     ],
 )
-def test_own_configurations_that_are_not_there(train, argument: str, reason: str) -> None:
+def test_own_configurations_that_are_not_there(
+    train, argument: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "brokenlab").mkdir()
+    (tmp_path / "brokenlab" / "__init__.py").write_text("{}['missing']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     code, _, err = train(argument)
     assert code == 2
     assert reason in err

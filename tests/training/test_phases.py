@@ -17,6 +17,7 @@ from tiny_training import (
 
 from deephash.core.errors import UserError
 from deephash.training.modules import HashingModule
+from deephash.training.pretraining import PretrainingCache
 
 SPLIT = make_split()
 
@@ -112,6 +113,25 @@ def test_a_cached_pretraining_gives_the_same_weights(
     checkpoints = [torch.load(run.checkpoints / "pretrain.ckpt") for run in (first, second)]
     for name, value in checkpoints[0]["state_dict"].items():
         assert torch.equal(checkpoints[1]["state_dict"][name], value), name
+
+
+@pytest.mark.parametrize("stops_at", [None, 1], ids=["finished", "stopped"])
+def test_a_pretraining_that_began_with_other_code_is_not_shared(
+    stops_at: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    phases = {"pretrain": make_phase(epochs=2)}
+    before = TinyRun(tmp_path, cache=tmp_path / "cache")
+    before.run(phases)
+    (cached,) = (tmp_path / "cache").glob("*.ckpt")
+    if stops_at is not None:
+        (before.checkpoints / "pretrain.ckpt").rename(
+            before.checkpoints / "pretrain.unfinished.ckpt"
+        )
+    resumed = TinyRun(tmp_path, cache=tmp_path / "cache", weight_seed=1)
+    resumed.cache = PretrainingCache(tmp_path / "cache", {"source_digest": "of other code"})
+    resumed.run(phases)
+    assert "pretrain: it began with other code" in caplog.text
+    assert list((tmp_path / "cache").glob("*.ckpt")) == [cached]
 
 
 @pytest.mark.parametrize(
