@@ -192,7 +192,7 @@ def test_the_trained_parameters_are_the_head_s_or_all() -> None:
 def test_a_checkpoint_holds_the_identity() -> None:
     checkpoint: dict[str, Any] = {}
     make_hashing_module(IdentityMethod()).on_save_checkpoint(checkpoint)
-    assert checkpoint == {"deephash": {"bits": 2}}
+    assert checkpoint == {"deephash": {"bits": 2}, "cache_key": ""}
 
 
 def test_features_are_those_of_the_backbone() -> None:
