@@ -40,7 +40,8 @@ class StdoutHandler(logging.Handler):
         """Print one message."""
         encoding = sys.stdout.encoding or "utf-8"
         message = record.getMessage().encode(encoding, errors="backslashreplace").decode(encoding)
-        print(message, flush=True)
+        sys.stdout.write(f"{message}\n")  # in one piece, as several runs may share the terminal
+        sys.stdout.flush()
 
 
 @contextmanager
