@@ -94,7 +94,7 @@ def _explain_unknown_setting(name: str) -> str:
     new_name = renamed_setting(name, valid)
     if new_name:
         return f"{name} is now {new_name}."
-    hint = did_you_mean(name, valid)
+    hint = did_you_mean(name, {*valid, *config_groups(sys.argv[1:])})
     if name.startswith("trainer.") and hint.startswith("Valid:"):
         hint = f"If Lightning's Trainer has it, add it by +{name}=..."
     if hint.startswith("Valid:"):  # a hundred names

@@ -18,7 +18,7 @@ from deephash.core.distributed import broadcast_object
 from deephash.core.errors import UserError
 from deephash.core.instantiate import build, check_node
 from deephash.core.io import atomic_write, write_json
-from deephash.core.program import train_command
+from deephash.core.program import resume_command
 from deephash.core.ranks import is_rank_zero
 from deephash.core.seeds import derived_seed
 from deephash.data.image_set import ImageSet, channel_statistics
@@ -91,7 +91,7 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
         raise UserError(
             f"the GPU's memory is too small: {str(error).partition('.')[0]}. Lower "
             "training.<phase>.batch_size or evaluation.batch_size in a new run, or share the "
-            f"batches among several GPUs: {train_command(f'resume={run_dir} trainer=ddp')}"
+            f"batches among several GPUs: {resume_command(run_dir, 'trainer=ddp')}"
         ) from None
 
 

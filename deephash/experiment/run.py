@@ -42,9 +42,10 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
         folder = folder or settings.run_dir
     if folder and (folder / CONFIG).is_file():
         settings = match_settings_to_resume(settings, folder)
-        if (folder / METRICS).is_file():
-            logger.info("%s: found finished", folder.name)
-            return _objective(json.loads((folder / METRICS).read_text())["validation"])
+    if settings.resume and (settings.resume / METRICS).is_file():
+        logger.info("%s: found finished", settings.resume.name)
+        results = json.loads((settings.resume / METRICS).read_text())
+        return _objective(results["validation"])
     run_dir = settings.resume or folder or settings.run_dir
     if not settings.resume and is_rank_zero():
         check_unused(run_dir)

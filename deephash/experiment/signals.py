@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deephash.core.program import train_command
+from deephash.core.program import resume_command
 from deephash.core.ranks import is_rank_zero, launched_world_size, should_report_error
 
 
@@ -36,8 +36,7 @@ def interruptible(config: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        command = train_command(f"resume={config.parent}")
-        hint = f" Resume with: {command}" if config.is_file() else ""
+        hint = f" Resume with: {resume_command(config.parent)}" if config.is_file() else ""
         if should_report_error():
             print(f"\nStopped.{hint}", file=sys.stderr)
         sys.exit(130)

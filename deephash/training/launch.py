@@ -14,7 +14,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from deephash.core.errors import UserError
-from deephash.core.program import train_command
+from deephash.core.program import resume_command
 from deephash.core.ranks import is_rank_zero, parent_is_gone
 
 FABRIC_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy")
@@ -104,5 +104,5 @@ def _await_parent_exit() -> None:
 def _lost_process_message(run_dir: Path) -> str:
     return (
         "a process of this run was lost, and the others were stopped. "
-        f"Resume with: {train_command(f'resume={run_dir}')}"
+        f"Resume with: {resume_command(run_dir)}"
     )

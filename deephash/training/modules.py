@@ -201,9 +201,14 @@ class HashingModule(PhaseModule):
         if logits.isnan().any():
             raise UserError(
                 "The logits of validation images are NaN: the last steps broke the weights. "
-                "Lower the learning rate (training.<phase>.optimizer.lr) or method.tau."
+                f"Lower {self._place}.optimizer.lr, or change the settings of the method."
             )
         self.ranking.update(logits, batch["labels"], role)
+
+    @property
+    def _place(self) -> str:
+        """Of the phase's settings in the configuration."""
+        return f"training.{self.identity.get('phase', '<phase>')}"
 
     def on_validation_epoch_end(self) -> None:
         """Log the mAP of the validation images.
@@ -217,8 +222,8 @@ class HashingModule(PhaseModule):
         if values["distinct_codes"] == 1:
             raise UserError(
                 "The codes collapsed: all validation and database images have the same code. "
-                "Lower the learning rate (training.<phase>.optimizer.lr) or method.tau, or start "
-                "from a pre-trained backbone (phases=full)."
+                f"Lower {self._place}.optimizer.lr, change the settings of the method, or start "
+                "from a pre-trained backbone (phases=full), if this one is not."
             )
 
 

@@ -212,7 +212,8 @@ class PhaseRunner:
         )
         is_continued = broadcast_object(unfinished.is_file())
         suffix = ", from where it stopped" if is_continued else ""
-        log.info("%s: %d epochs%s", name, phase.epochs, suffix)
+        plural = "" if phase.epochs == 1 else "s"
+        log.info("%s: %d epoch%s%s", name, phase.epochs, plural, suffix)
         if is_continued:
             read_checkpoint(unfinished, module.identity)
         trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if is_continued else None)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from conftest import (
     start_train,
     wait_for_line,
 )
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from deephash.core.errors import UserError
+from deephash.core.program import resume_command
 from deephash.experiment.run import run
 
 pytestmark = pytest.mark.usefixtures("light_runs")
@@ -209,6 +212,7 @@ def test_checkpoints_are_written_beside_their_names(
 def test_a_checkpoint_of_another_model_is_refused(
     key: str, value: object, scratch_run: Path
 ) -> None:
+    (scratch_run / "metrics.json").unlink()
     path = scratch_run / "checkpoints" / "hash.ckpt"
     change_checkpoint(path, lambda checkpoint: checkpoint["deephash"].update({key: value}))
     with pytest.raises(UserError, match=rf"hash.ckpt belongs to another model: its {key} is"):
@@ -216,7 +220,26 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 
 def test_a_corrupt_checkpoint_is_named(scratch_run: Path) -> None:
+    (scratch_run / "metrics.json").unlink()
     path = scratch_run / "checkpoints" / "hash.ckpt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"hash.ckpt is corrupt"):
         resume_run(scratch_run)
+
+
+def test_a_finished_run_is_left_as_it_is(
+    scratch_run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {path: path.read_bytes() for path in scratch_run.rglob("*") if path.is_file()}
+    with caplog.at_level("INFO", "deephash"):
+        resume_run(scratch_run)
+    assert f"{scratch_run.name}: found finished" in caplog.messages
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_command_to_resume_is_quoted_where_the_folder_needs_it() -> None:
+    assert resume_command(Path("runs/a-1.0")).endswith(" resume=runs/a-1.0")
+    quoted = resume_command(Path("runs/bits=12,seed=0"))
+    (override,) = shlex.split(quoted)[-1:]
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    assert parsed.value() == "runs/bits=12,seed=0"
