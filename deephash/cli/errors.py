@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -44,8 +46,8 @@ def report_user_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if WANTS_TRACE:
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        if WANTS_TRACE or not _is_about_input(error):
             raise
         GlobalHydra.instance().clear()
         if should_report_error():
@@ -56,6 +58,14 @@ def report_user_errors() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = set_by_user
+
+
+def _is_about_input(error: Exception) -> bool:
+    """Whether it is a user's mistake: our error, or one of Hydra's, ValueErrors included."""
+    if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return "hydra" in Path(frames[-1].filename).parts
 
 
 def _explain(error: Exception) -> str:

@@ -44,6 +44,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["protocol=nonsense"], ["protocol=nonsense", "Valid:", "1k-59k"]),
         (["trainer={gradient_clip_val:1}"], ["trainer.gradient_clip_val", "+trainer."]),
         (["training.hash.optimizer={foo:1}"], ["training.hash.optimizer.foo: there is no such"]),
+        (["protocol=10"], ["Config group override must be a string"]),
         (["bit=48"], ["bit:", "Did you mean 'bits'?"]),
         (["method.tua=3"], ["method.tua", "Did you mean 'method.tau'?"]),
         (["+method.tua=3"], ["method.tua", "no such setting", "Did you mean 'tau'?"]),
