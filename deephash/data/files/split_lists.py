@@ -69,7 +69,7 @@ class IdIndex:
 
     Example:
         >>> index = IdIndex(["cat/0.jpg", "dog/1.jpg"])
-        >>> index.find_row(ListedImage(Path("query.txt"), 1, "/home/me/photos/dog/1.jpg 0 1"))
+        >>> index.find_row(ListedImage(Path("query.txt"), 1, "/data/photos/dog/1.jpg 0 1"))
         1
         >>> index.find_row(ListedImage(Path("query.txt"), 2, "1.jpg"))
         1
