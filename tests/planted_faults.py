@@ -164,14 +164,14 @@ FAULTS = [Fault(*row) for row in (
     ("queries without a relevant item count as zero", f"{METRICS}/ranking.py",
      "_mean(value[has_relevant])", "_mean(np.nan_to_num(value))",
      "metrics/test_average_precision.py"),
-    ("discount of NDCG is the rank", f"{METRICS}/average_precision.py",
-     "1 / np.log2(np.arange(2, last + 2))", "1 / np.arange(2, last + 2)",
+    ("discount of NDCG is the rank", f"{METRICS}/rank_sums.py",
+     "1 / np.log2(np.arange(2, TABLE_SIZE + 1))", "1 / np.arange(2, TABLE_SIZE + 1)",
      "metrics/test_graded_metrics.py"),
     ("sign of zero is -1", f"{HAMMING}/codes.py",
      "(logits >= 0)", "(logits > 0)", "hamming/test_codes.py"),
     ("bits packed in the other order", f"{HAMMING}/codes.py",
-     'np.packbits(positive, axis=1, bitorder="little")',
-     'np.packbits(positive, axis=1, bitorder="big")', "hamming/test_codes.py"),
+     'np.packbits(values, axis=1, bitorder="little")',
+     'np.packbits(values, axis=1, bitorder="big")', "hamming/test_codes.py"),
 )]
 # fmt: on
 

@@ -1,5 +1,6 @@
 """Binary codes: the signs of logits, packed into 64-bit words and unpacked again."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 Array = npt.NDArray[Any]
 
 WORD_BITS = 64
+MAX_INSPECTED = 1000  # rows that tell whether codes are packed
+_FROM_BINARY = "for codes of 0 and 1, give codes.int() * 2 - 1"
 
 
 def sign(logits: Tensor) -> Tensor:
@@ -22,7 +25,7 @@ def sign(logits: Tensor) -> Tensor:
         int8 codes of -1 and +1, (n, bits), on the device of the logits.
 
     Raises:
-        ValueError: a logit is NaN.
+        ValueError: a logit is NaN, or all values are 0 or 1: codes, whose signs would all be +1.
 
     Example:
         >>> sign(torch.tensor([[-0.5, 0.0, 2.0]]))
@@ -34,6 +37,12 @@ def sign(logits: Tensor) -> Tensor:
             f"the logit of row {row}, bit {bit} is NaN and has no sign: "
             "find the step where the loss or the weights diverged"
         )
+    if not logits.dtype.is_signed:
+        raise ValueError(
+            f"logits have type {logits.dtype}, which is never negative: {_FROM_BINARY}"
+        )
+    if ((logits == 0) | (logits == 1)).all() and logits.any() and not logits.all():
+        raise ValueError(f"all logits are 0 or 1, as in codes of 0 and 1: {_FROM_BINARY}")
     return (logits >= 0).to(torch.int8) * 2 - 1  # torch.sign would map 0 to 0, which is no code
 
 
@@ -62,11 +71,22 @@ def pack(codes: Tensor | Array) -> npt.NDArray[np.uint64]:
     invalid = ~(positive | (values == -1))
     if invalid.any():
         row, bit = np.argwhere(invalid)[0]
+        is_binary = (positive | (values == 0)).all()
+        remedy = _FROM_BINARY if is_binary else "apply deephash.hamming.codes.sign to logits first"
         raise ValueError(
-            f"the code of row {row} has {values[row, bit]} at bit {bit}, not -1 or +1: "
-            "apply deephash.hamming.codes.sign to the logits first"
+            f"the code of row {row} has {values[row, bit]} at bit {bit}, not -1 or +1: {remedy}"
         )
-    octets = np.packbits(positive, axis=1, bitorder="little")
+    return pack_nonzero(positive)
+
+
+def pack_nonzero(values: Array) -> npt.NDArray[np.uint64]:
+    """Pack a matrix of integers or booleans into words, as `pack` does; any nonzero becomes 1.
+
+    Example:
+        >>> pack_nonzero(np.array([[True, False, True]]))
+        array([[5]], dtype=uint64)
+    """
+    octets = np.packbits(values, axis=1, bitorder="little")
     padded = np.zeros((len(values), word_count(values.shape[1]) * 8), np.uint8)
     padded[:, : octets.shape[1]] = octets
     return padded.view("<u8").astype(np.uint64, copy=False)
@@ -129,23 +149,49 @@ def word_count(bits: int) -> int:
     """Number of 64-bit words that hold a code of `bits` bits.
 
     Raises:
-        ValueError: bits is not positive.
+        ValueError: bits is not a positive integer.
     """
-    if bits <= 0:
+    if as_int(bits, "bits") <= 0:
         raise ValueError(f"bits is {bits}: a code needs at least one bit")
     return -(-bits // WORD_BITS)
+
+
+def as_int(value: Any, name: str) -> int:
+    """Convert an integer of any kind, numpy's included, to an int.
+
+    Args:
+        value: the integer.
+        name: what to call it in an error message.
+
+    Raises:
+        ValueError: the value is not an integer.
+
+    Example:
+        >>> as_int(np.uint8(48), "bits")
+        48
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise ValueError(f"{name} is {value!r}: give an integer") from error
 
 
 def as_words(values: Array | Tensor) -> npt.NDArray[np.uint64]:
     """Convert packed codes, uint64 or int64, to a contiguous uint64 array.
 
     Raises:
-        ValueError: the values have another type.
+        ValueError: the values have another type, or are codes of -1 and +1 that are not packed.
     """
     array = as_array(values)
     if array.dtype not in (np.uint64, np.int64):
         raise ValueError(
             f"words have type {array.dtype}: give uint64 from deephash.hamming.codes.pack"
+        )
+    start = array[:MAX_INSPECTED].view(np.int64)
+    if start.ndim == 2 and start.shape[1] > 1 and np.array_equal(np.unique(start), [-1, 1]):
+        raise ValueError(
+            "words are all -1 or +1, as in codes that are not packed: "
+            "pack them by deephash.hamming.codes.pack"
         )
     return array.view(np.uint64)
 

@@ -59,6 +59,7 @@ def k_nearest(query: Array, database: Array, k: int) -> tuple[Array, Array]:
     Returns:
         positions, int64, and distances, int32, (q, k) each.
     """
+    query = read_only(query)
     with use_torch_thread_count():
         threads = numba.get_num_threads()
         rounds = -(-len(query) // (threads * QUERIES_PER_TILE))
@@ -74,8 +75,18 @@ def k_nearest(query: Array, database: Array, k: int) -> tuple[Array, Array]:
 
 
 def flatten_words(words: Array) -> tuple[Array, tuple[int, ...]]:
-    """Put the words of all codes in one row; return them and the kernels' `width`."""
-    return words.reshape(-1), (0,) * words.shape[1]
+    """Put the words of all codes in one row, read-only; return them and the kernels' `width`."""
+    return read_only(words.reshape(-1)), (0,) * words.shape[1]
+
+
+def read_only(array: Array) -> Array:
+    """A read-only view. Writable arrays are another type to numba: each kernel would compile twice.
+
+    The arrays that users pass may be read-only, as those of a memory-mapped file are.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @intrinsic

@@ -7,8 +7,9 @@ from torch import Tensor
 
 PAIRS_PER_CHUNK = 2**24  # pairs counted at a time; bounds the memory to about 1 GB
 PAIRS_PER_SEARCH = 2**27  # pairs compared at a time in k-NN, 16 bits each; bounds the memory too
-# A sort key of the k-NN search holds the query from bit 52, the distance from bit 40, the position.
-POSITION_BITS, ROW_SHIFT = 40, 52
+# A sort key of the k-NN search holds the query from bit 52, the distance from bit 36, the position.
+POSITION_BITS, ROW_SHIFT = 36, 52
+MAX_WIDTH = 2 ** (ROW_SHIFT - POSITION_BITS) - 64  # of a code, in whole words
 
 
 def histogram(
@@ -93,8 +94,13 @@ def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         positions and distances, int64 (q, k) each.
+
+    Raises:
+        ValueError: codes have more than 65,472 bits.
     """
     width = 64 * query.shape[1]
+    if width > MAX_WIDTH:
+        raise ValueError(f"codes have {width} bits: a GPU searches codes of up to {MAX_WIDTH}")
     columns = max(k, PAIRS_PER_SEARCH // min(max(len(query), 64), 1024))
     chunks = []
     for words in query.split(max(1, PAIRS_PER_SEARCH // columns)):
@@ -117,10 +123,11 @@ def k_nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _signs(words: Tensor) -> Tensor:
-    """Bits as -1 and +1, (n, 64 * words), in a type that holds sums of 2,048 of them exactly."""
+    """Bits as -1 and +1, (n, 64 * words), in a type that holds the sums of a row exactly."""
+    dtype = torch.float16 if words.shape[1] <= 2048 // 64 else torch.float32
     octets = words.contiguous().view(torch.uint8)
     bits = octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=words.device) & 1
-    return 2 * bits.flatten(1).to(torch.float16) - 1
+    return 2 * bits.flatten(1).to(dtype) - 1
 
 
 def _distance_of_key(keys: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from deephash.hamming import cpu, gpu
-from deephash.hamming.codes import Array, as_array, as_words, check_words, pack
+from deephash.hamming.codes import Array, as_array, as_int, as_words, check_words
+from deephash.hamming.labels import check_labels, label_keys
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -60,19 +61,22 @@ def distance_histogram(
         items and relevant items, two int64 arrays (q, bits + 1).
 
     Raises:
-        ValueError: words or labels have the wrong shape or type.
+        ValueError: words or labels have the wrong shape, type or values.
 
     Example:
+        >>> from deephash.hamming.codes import pack
         >>> database, labels = pack(np.array([[1, 1], [1, -1], [-1, -1]])), np.array([0, 0, 1])
         >>> items, relevant = distance_histogram(database[:1], labels[:1], database, labels, bits=2)
         >>> items, relevant  # one item at each of the distances 0, 1, 2; the last is not relevant
         (array([[1, 1, 1]]), array([[1, 1, 0]]))
     """
+    bits = as_int(bits, "bits")
     arrays = _check_arguments(query_words, query_labels, database_words, database_labels, bits)
     if isinstance(query_words, Tensor) and query_words.device.type != "cpu":
         items, relevant = gpu.histogram(*_to_tensors(arrays, query_words.device), bits=bits)
         return items.cpu().numpy(), relevant.cpu().numpy()
     query, query_keys, database, database_keys = arrays
+    query = cpu.read_only(query)
     order, first, end = _class_ranges(query_keys, database_keys)
     with cpu.use_torch_thread_count():
         if query_keys.ndim == 1:
@@ -111,6 +115,7 @@ def graded_histogram(
             query has so many labels that its gains could overflow.
 
     Example:
+        >>> from deephash.hamming.codes import pack
         >>> words = pack(np.array([[1, 1], [1, -1], [-1, -1]]))
         >>> labels = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
         >>> histogram = graded_histogram(words[:1], labels[:1], words, labels, bits=2)
@@ -119,6 +124,7 @@ def graded_histogram(
         >>> histogram.by_grade
         array([[0, 1, 2]])
     """
+    bits = as_int(bits, "bits")
     arrays = _check_arguments(query_words, query_labels, database_words, database_labels, bits)
     query, query_keys, database, database_keys = arrays
     if query_keys.ndim == 1:
@@ -135,6 +141,7 @@ def graded_histogram(
         tensors = _to_tensors(arrays, query_words.device)
         counts = gpu.graded_histogram(*tensors, bits=bits, gain=torch.from_numpy(gain))
         return GradedHistogram(*(count.numpy() for count in counts))
+    query = cpu.read_only(query)
     flat, width = cpu.flatten_words(database)
     flat_keys, key_width = cpu.flatten_words(database_keys)
     with cpu.use_torch_thread_count():
@@ -184,6 +191,7 @@ def database_order_histogram(
         ValueError: words or labels have the wrong shape or type, or cutoffs do not ascend from at
             least 1 to n.
     """
+    bits = as_int(bits, "bits")
     arrays = _check_arguments(query_words, query_labels, database_words, database_labels, bits)
     ascending = cutoffs == sorted(cutoffs) and cutoffs[0] >= 1
     if not ascending or cutoffs[-1] != len(database_words):
@@ -192,6 +200,7 @@ def database_order_histogram(
             f"{len(database_words)} items of the database"
         )
     query, query_keys, database, database_keys = arrays
+    query = cpu.read_only(query)
     ranges = _class_ranges(query_keys, database_keys)
     flat, width = cpu.flatten_words(database)
     with cpu.use_torch_thread_count():
@@ -214,30 +223,21 @@ def _check_arguments(
     ]
     for name, words, labels in sides:
         check_words(words, bits, f"{name} words")
-        if labels.ndim not in (1, 2) or len(labels) != len(words) or labels.dtype.kind not in "iub":
-            raise ValueError(
-                f"{name} labels have shape {labels.shape} and type {labels.dtype}: give integers, "
-                f"class indices ({len(words)},) or multi-hot ({len(words)}, c)"
-            )
+        if len(labels) != len(words):
+            raise ValueError(f"there are {len(labels)} {name} labels for {len(words)} codes")
+        check_labels(labels, f"{name} labels")
     (_, query, query_label), (_, database, database_label) = sides
     if query_label.shape[1:] != database_label.shape[1:]:
         raise ValueError(
             f"query labels have shape {query_label.shape} and database labels "
             f"{database_label.shape}: give both as class indices or both as multi-hot of one width"
         )
-    return query, _label_keys(query_label), database, _label_keys(database_label)
+    return query, label_keys(query_label), database, label_keys(database_label)
 
 
 def _to_tensors(arrays: tuple[Array, ...], device: torch.device) -> list[Tensor]:
     """Move words and label keys to a device as int64, since torch has few operations on uint64."""
     return [torch.from_numpy(array.view(np.int64)).to(device) for array in arrays]
-
-
-def _label_keys(labels: Array) -> Array:
-    """Convert class indices to int64 (n,), and pack multi-hot labels into uint64 (n, words)."""
-    if labels.ndim == 1:
-        return labels.astype(np.int64)
-    return pack(np.where(labels != 0, 1, -1))
 
 
 def _class_ranges(query_keys: Array, database_keys: Array) -> tuple[Counts, Counts, Counts]:

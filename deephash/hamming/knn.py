@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deephash.hamming import cpu, gpu
-from deephash.hamming.codes import Array, as_words
+from deephash.hamming.codes import Array, as_int, as_words
 
 
 def knn(
@@ -36,6 +36,7 @@ def knn(
         >>> positions, distances
         (array([[0, 1]]), array([[1, 1]], dtype=int32))
     """
+    k = as_int(k, "k")
     if not 1 <= k <= len(database_words):
         raise ValueError(f"k is {k}: give 1 to {len(database_words)}, the items of the database")
     if query_words.ndim != 2 or query_words.shape[1:] != database_words.shape[1:]:

@@ -16,14 +16,12 @@ The examples have one query and three items: a relevant one at distance 0, and a
 relevant and an irrelevant one.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from deephash.hamming import gain_by_grade
+from deephash.metrics.rank_sums import cumulative_discounts, harmonic_numbers
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -101,10 +99,9 @@ def average_precision_retrieved(items: Counts, relevant: Counts, k: int) -> Floa
     row = np.repeat(rows, high - low + 1)
     hits = np.arange(len(row)) - np.repeat(np.cumsum(high - low + 1) - (high + 1), high - low + 1)
     n, r, m = n[row], r[row], m[row]
-    log_factorial = _log_factorials(_next_power_of_two(n))
 
     def log_choose(total: Counts, part: Counts) -> Floats:
-        return log_factorial[total] - log_factorial[part] - log_factorial[total - part]
+        return _log_factorial(total) - _log_factorial(part) - _log_factorial(total - part)
 
     weight = np.exp(log_choose(r, hits) + log_choose(n - r, m - hits) - log_choose(n, m))
     hits_before = relevant_before[rows, cut][row]
@@ -249,7 +246,7 @@ def _precision_sum_of_run(before: Counts, relevant_before: Counts, run: Counts) 
 def _discounted_gain(items: Counts, gains: Floats, k: int | None) -> Floats:
     """Expected discounted gain of the first k: each rank has the mean gain of its ties."""
     before, taken = _split_at_rank(items, k)
-    discounts = _sum_over_ranks(_cumulative_discounts, before, taken)
+    discounts = cumulative_discounts(before + taken) - cumulative_discounts(before)
     return (gains / np.maximum(1, items) * discounts).sum(axis=1)
 
 
@@ -267,34 +264,9 @@ def _max_hits(relevant: Counts, k: int | None) -> Counts:
 
 def _harmonic_sum(before: Counts, count: Counts) -> Floats:
     """Sum 1 / rank over the `count` ranks after `before`."""
-    return _sum_over_ranks(_harmonic_numbers, before, count)
+    return harmonic_numbers(before + count) - harmonic_numbers(before)
 
 
-def _sum_over_ranks(table: Callable[[int], Floats], before: Counts, count: Counts) -> Floats:
-    """Sum over the `count` ranks after `before`; `table` returns the sums up to each rank."""
-    after = before + count
-    sums = table(_next_power_of_two(after))
-    return sums[after] - sums[before]
-
-
-def _next_power_of_two(values: Counts) -> int:
-    """The smallest power of two above all values, so that one cached table serves many calls."""
-    return 1 << int(values.max(initial=0)).bit_length()
-
-
-@lru_cache(maxsize=4)
-def _harmonic_numbers(last: int) -> Floats:
-    """The harmonic numbers H_0 to H_last."""
-    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, last + 1))])
-
-
-@lru_cache(maxsize=4)
-def _cumulative_discounts(last: int) -> Floats:
-    """Sums of 1 / log2(1 + rank) up to each of the ranks 0 to last."""
-    return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, last + 2)))])
-
-
-@lru_cache(maxsize=4)
-def _log_factorials(last: int) -> Floats:
-    """The logarithms of 0! to last!."""
-    return torch.lgamma(torch.arange(1, last + 2, dtype=torch.float64)).numpy()
+def _log_factorial(values: Counts) -> Floats:
+    """The logarithm of the factorial of each value."""
+    return torch.lgamma(torch.from_numpy(values + 1.0)).numpy()

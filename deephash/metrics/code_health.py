@@ -5,6 +5,8 @@ import numpy.typing as npt
 
 from deephash.hamming.codes import unpack
 
+CODES_PER_CHUNK = 2**16  # unpacked at a time; their sums are exact in float32
+
 
 def code_health(words: npt.NDArray[np.uint64], bits: int) -> dict[str, float]:
     """Measure how well codes use their bits.
@@ -32,13 +34,18 @@ def code_health(words: npt.NDArray[np.uint64], bits: int) -> dict[str, float]:
         >>> health["constant_bits"], health["bit_correlation"], health["distinct_codes"]
         (1.0, 0.0, 4.0)
     """
-    codes = unpack(words, bits).astype(np.float64)
-    if not len(codes):
+    n = len(words)
+    if not n:
         raise ValueError("there are no codes to measure: give at least one")
-    means = codes.mean(axis=0)
-    varies = np.abs(codes.sum(axis=0)) < len(codes)
+    sums, products = np.zeros(bits), np.zeros((bits, bits))
+    for start in range(0, n, CODES_PER_CHUNK):
+        codes = unpack(words[start : start + CODES_PER_CHUNK], bits).astype(np.float32)
+        sums += codes.sum(axis=0)
+        products += codes.T @ codes
+    means = sums / n
+    varies = np.abs(sums) < n
     deviation = np.sqrt(1 - means[varies] ** 2)
-    covariance = codes.T @ codes / len(codes) - np.outer(means, means)
+    covariance = products / n - np.outer(means, means)
     correlation = covariance[np.ix_(varies, varies)] / np.outer(deviation, deviation)
     pairs = np.abs(correlation[~np.eye(len(deviation), dtype=bool)])
     ascending = words[np.lexsort(words.T)]
@@ -48,5 +55,5 @@ def code_health(words: npt.NDArray[np.uint64], bits: int) -> dict[str, float]:
         "bit_correlation": float(pairs.mean()) if len(pairs) else 0.0,
         "constant_bits": float(np.count_nonzero(~varies)),
         "distinct_codes": float(distinct),
-        "distinct_codes_share": distinct / len(codes),
+        "distinct_codes_share": distinct / n,
     }

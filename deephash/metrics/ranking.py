@@ -1,16 +1,14 @@
-"""Evaluation of rankings by Hamming distance: a function, and a torchmetrics metric."""
+"""Evaluation of rankings by Hamming distance."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from deephash.hamming import (
     GradedHistogram,
@@ -18,7 +16,7 @@ from deephash.hamming import (
     distance_histogram,
     graded_histogram,
 )
-from deephash.hamming.codes import pack, sign
+from deephash.hamming.codes import as_int
 from deephash.metrics.average_precision import (
     Counts,
     Floats,
@@ -34,7 +32,6 @@ from deephash.metrics.average_precision import (
     recall_by_radius,
     weighted_average_precision,
 )
-from deephash.metrics.code_health import code_health
 
 QUERIES_PER_CHUNK = 1000  # few enough for their histograms to stay in the processor's cache
 
@@ -101,6 +98,7 @@ def evaluate_codes(
             out of range, or a query has more than 960 labels.
 
     Example:
+        >>> from deephash.hamming.codes import pack
         >>> query, label = pack(np.array([[1, 1]])), np.array([0])
         >>> database, labels = pack(np.array([[1, 1], [1, -1], [-1, 1]])), np.array([0, 0, 1])
         >>> ranking = evaluate_codes(query, label, database, labels, bits=2, ks=[1], radius=1)
@@ -112,8 +110,9 @@ def evaluate_codes(
             f"there are {len(query_words)} queries and {len(database_words)} database items: "
             "a ranking needs at least one of each"
         )
-    if not 0 <= radius <= bits:
-        raise ValueError(f"radius is {radius}: codes of {bits} bits have radii from 0 to {bits}")
+    bits, ks = as_int(bits, "bits"), [as_int(k, "k") for k in ks]
+    radius = as_int(radius, "radius")
+    check_radius(radius, bits)
     size = len(database_words)
     cutoffs = sorted({*ks, size})
     if not 1 <= cutoffs[0] <= cutoffs[-1] <= size:
@@ -192,91 +191,10 @@ def _graded_metrics(histogram: GradedHistogram, ks: Sequence[int]) -> dict[str, 
     return values
 
 
-class HammingRanking(Metric):
-    """`evaluate_codes` and the `code_health` of the database, over batches and processes.
-
-    Only packed codes and labels are kept and gathered. The sampler must not pad, because an item
-    that two processes see counts twice. Each process needs at least one update for each role, if
-    necessary with an empty batch.
-
-    Args:
-        bits: length of a code.
-        ks: ranks to cut the ranking at.
-        radius: Hamming radius of the balls.
-        kwargs: arguments of `torchmetrics.Metric`.
-
-    Example:
-        >>> metric = HammingRanking(bits=2)
-        >>> metric.update(torch.tensor([[0.3, 0.9]]), torch.tensor([0]), "query")
-        >>> logits = torch.tensor([[1.2, 0.1], [-0.4, -2.0]])
-        >>> metric.update(logits, torch.tensor([0, 1]), "database")
-        >>> metric.compute()["map"]
-        1.0
-    """
-
-    full_state_update = False
-    query_words: list[Tensor]
-    query_labels: list[Tensor]
-    database_words: list[Tensor]
-    database_labels: list[Tensor]
-
-    def __init__(self, *, bits: int, ks: Sequence[int] = (), radius: int = 2, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.bits, self.ks, self.radius = bits, tuple(ks), radius
-        for state in ("query_words", "query_labels", "database_words", "database_labels"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
-
-    def update(self, logits: Tensor, labels: Tensor, role: Literal["query", "database"]) -> None:
-        """Add a batch of queries or of database items.
-
-        Args:
-            logits: logits or codes, (n, bits); they are binarized by their signs.
-            labels: class indices (n,) or multi-hot (n, c).
-            role: "query" or "database".
-
-        Raises:
-            ValueError: logits are not (n, bits) or contain NaN, labels have another length, or the
-                role is unknown.
-        """
-        if role not in ("query", "database"):
-            raise ValueError(f"role is {role!r}: give 'query' or 'database'")
-        if logits.shape != (len(labels), self.bits):
-            raise ValueError(
-                f"{role} logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}: "
-                f"give (n, {self.bits}) logits and as many labels"
-            )
-        words = torch.from_numpy(pack(sign(logits)).view(np.int64))  # collectives have no uint64
-        getattr(self, f"{role}_words").append(words.to(logits.device))
-        getattr(self, f"{role}_labels").append(labels)
-
-    def compute(self) -> dict[str, float]:
-        """Compute the scalars of `evaluate_codes` and `code_health` over all batches."""
-        if not len(self.query_words) or not len(self.database_words):  # lists, or gathered tensors
-            raise ValueError(
-                "there are no queries or no database: call update with role 'query' and with role "
-                "'database' before compute"
-            )
-        query_words, query_labels, database_words, database_labels = (
-            dim_zero_cat(state)
-            for state in (
-                self.query_words,
-                self.query_labels,
-                self.database_words,
-                self.database_labels,
-            )
-        )
-        ranking = evaluate_codes(
-            query_words,
-            query_labels,
-            database_words,
-            database_labels,
-            self.bits,
-            ks=self.ks,
-            radius=self.radius,
-        )
-        return ranking.scalars | code_health(
-            database_words.cpu().numpy().view(np.uint64), self.bits
-        )
+def check_radius(radius: int, bits: int) -> None:
+    """Check that the radius of a Hamming ball is between 0 and the length of a code."""
+    if not 0 <= radius <= bits:
+        raise ValueError(f"radius is {radius}: codes of {bits} bits have radii from 0 to {bits}")
 
 
 def _mean(values: npt.NDArray[Any]) -> Any:

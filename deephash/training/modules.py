@@ -18,7 +18,7 @@ from deephash.core.distributed import all_gather_with_grad
 from deephash.core.errors import UserError
 from deephash.data.datamodule import Batch
 from deephash.methods.base import HashBatch, Method
-from deephash.metrics.ranking import HammingRanking
+from deephash.metrics.hamming_ranking import HammingRanking
 from deephash.training.optimization import Schedule
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from deephash.hamming.codes import pack, sign, unpack
+from deephash.hamming.codes import as_int, pack, sign, unpack
 
 
 def test_sign_of_zero_is_plus_one():
@@ -45,6 +45,45 @@ def test_pack_refuses_other_values_and_shapes():
         pack(np.ones(3))
     with pytest.raises(ValueError, match="bits >= 1"):
         pack(np.ones((3, 0)))
+
+
+BINARY_CODES = [[0, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.int8])
+def test_codes_of_0_and_1_are_no_logits(dtype):
+    with pytest.raises(ValueError, match=r"all logits are 0 or 1.*codes\.int\(\) \* 2 - 1"):
+        sign(torch.tensor(BINARY_CODES, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_types_without_negative_numbers_are_no_logits(dtype):
+    with pytest.raises(ValueError, match="which is never negative"):
+        sign(torch.tensor(BINARY_CODES, dtype=dtype))
+
+
+def test_the_remedy_for_codes_of_0_and_1_packs_them():
+    with pytest.raises(ValueError, match=r"has 0 at bit 0, .*codes\.int\(\) \* 2 - 1"):
+        pack(torch.tensor(BINARY_CODES))
+    codes = torch.tensor(BINARY_CODES, dtype=torch.bool)
+    assert pack(codes.int() * 2 - 1).tolist() == [[0b110], [0b001]]
+
+
+@pytest.mark.parametrize("logits", [torch.zeros(2, 3), torch.ones(2, 3)])
+def test_constant_logits_have_signs(logits):
+    assert (sign(logits) == 1).all()
+
+
+@pytest.mark.parametrize("value", [np.int32(48), np.uint8(48), torch.tensor(48)])
+def test_as_int_takes_integers_of_any_kind(value):
+    assert as_int(value, "bits") == 48
+    assert type(as_int(value, "bits")) is int
+
+
+@pytest.mark.parametrize("value", [48.0, "48", None, np.array([[48]]), np.float64(48)])
+def test_as_int_refuses_anything_else(value):
+    with pytest.raises(ValueError, match="bits is .*: give an integer"):
+        as_int(value, "bits")
 
 
 def test_unpack_refuses_another_number_of_bits():

@@ -90,7 +90,7 @@ def test_database_order_is_a_stable_sort(bits, labels):
 
 def test_errors_name_the_side_and_the_shape():
     queries, query_labels, database, database_labels, bits = pack_sample(*sample(48, "classes"))
-    with pytest.raises(ValueError, match="database labels have shape"):
+    with pytest.raises(ValueError, match="499 database labels for 500 codes"):
         distance_histogram(queries, query_labels, database, database_labels[:-1], bits)
     with pytest.raises(ValueError, match=r"query labels have shape .* type float64"):
         distance_histogram(queries, query_labels * 0.5, database, database_labels, bits)

@@ -52,16 +52,20 @@ def test_min_distance_finds_the_nearest_at_every_position(words, size):
 
 
 def test_memory_mapped_database(tmp_path):
+    """Read-only arrays give the same result, and compile no kernel of their own."""
     queries, _, database, _, _ = pack_sample(*sample(48, "classes"))
     np.save(tmp_path / "codes.npy", database)
     mapped = np.load(tmp_path / "codes.npy", mmap_mode="r")
+    knn(queries, database, k=9)
+    signatures = list(cpu._search_shards.signatures)
     for result, expected in zip(
         knn(queries, mapped, k=9), knn(queries, database, k=9), strict=True
     ):
         np.testing.assert_array_equal(result, expected)
+    assert cpu._search_shards.signatures == signatures
 
 
-@pytest.mark.parametrize("bits", [48, 128])
+@pytest.mark.parametrize("bits", [48, 128, 2112, 5000])  # float16 counts to 2048
 @pytest.mark.parametrize("k", [1, 30, 500])
 def test_torch_kernel_equals_numba_kernel(bits, k, monkeypatch):
     monkeypatch.setattr(gpu, "PAIRS_PER_SEARCH", 70 * 170)  # chunks of 170 items
@@ -78,3 +82,19 @@ def test_errors_name_the_value_and_the_shape():
         knn(queries, database, k=501)
     with pytest.raises(ValueError, match=r"query words have shape \(7, 1\), database words"):
         knn(queries, pack(np.ones((5, 70))), k=1)
+    with pytest.raises(ValueError, match="k is 2.0: give an integer"):
+        knn(queries, database, k=2.0)
+    with pytest.raises(ValueError, match="codes have 65536 bits: a GPU searches codes of up to"):
+        gpu.k_nearest(torch.zeros(1, 1024, dtype=torch.int64), torch.zeros(1, 1024), 1)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_codes_that_are_not_packed_are_refused(convert):
+    codes = convert(np.random.default_rng(0).choice([-1, 1], (20, 48)))
+    with pytest.raises(ValueError, match="not packed: pack them by"):
+        knn(codes, codes, k=1)
+
+
+def test_numpy_integers_are_taken():
+    queries, _, database, _, _ = pack_sample(*sample(48, "classes"))
+    assert knn(queries, database, k=np.int32(3))[0].shape == (7, 3)

@@ -30,6 +30,13 @@ def test_bit_correlation_equals_numpys():
     assert code_health(pack(codes), 6)["bit_correlation"] == pytest.approx(expected)
 
 
+def test_chunks_do_not_change_the_statistics(monkeypatch):
+    codes = np.random.default_rng(0).choice([-1, 1], (1000, 70))
+    expected = code_health(pack(codes), 70)
+    monkeypatch.setattr("deephash.metrics.code_health.CODES_PER_CHUNK", 64)
+    assert code_health(pack(codes), 70) == expected
+
+
 def test_no_codes_are_refused():
     with pytest.raises(ValueError, match="no codes to measure"):
         code_health(np.empty((0, 1), np.uint64), 48)

@@ -9,7 +9,8 @@ import torch.multiprocessing as mp
 from deephash.hamming.codes import pack, sign
 from deephash.metrics import ranking
 from deephash.metrics.code_health import code_health
-from deephash.metrics.ranking import HammingRanking, evaluate_codes
+from deephash.metrics.hamming_ranking import HammingRanking
+from deephash.metrics.ranking import evaluate_codes
 
 ALL_ROWS = {"query": slice(None), "database": slice(None)}
 ROWS_BY_RANK = (
@@ -81,9 +82,13 @@ def test_chunks_of_queries_do_not_change_the_metrics(monkeypatch):
 
 
 def compute_on_rank(rank, port, results):
+    """Compute from unequal shards, and where one process has no update at all."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    results.put((rank, make_metric(ROWS_BY_RANK[rank]).compute()))
+    shards = make_metric(ROWS_BY_RANK[rank])
+    first_only = make_metric(ALL_ROWS) if rank == 0 else HammingRanking(bits=48, ks=(1, 10, 100))
+    second_only = make_multi_hot_metric()[0] if rank == 1 else HammingRanking(bits=48, ks=(1, 10))
+    results.put([metric.compute() for metric in (shards, first_only, second_only)])
     dist.barrier()
     dist.destroy_process_group()
 
@@ -92,11 +97,46 @@ def test_two_processes_with_unequal_shards_equal_one():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
+    results = mp.get_context("spawn").SimpleQueue()
     mp.spawn(compute_on_rank, args=(port, results), nprocs=2)
-    by_rank = dict(results.get() for _ in range(2))
-    assert by_rank[0] == by_rank[1] == make_metric(ALL_ROWS).compute()
+    whole = make_metric(ALL_ROWS).compute()
+    for values in (results.get(), results.get()):
+        assert values == [whole, whole, make_multi_hot_metric()[0].compute()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bits": 0}, "bits is 0"),
+        ({"bits": 12.0}, "bits is 12.0: give an integer"),
+        ({"bits": 12, "ks": [0]}, r"ks are \[0\]: give ranks from 1"),
+        ({"bits": 12, "ks": [2.5]}, "k is 2.5: give an integer"),
+        ({"bits": 12, "radius": 13}, "radius is 13: codes of 12 bits have radii from 0 to 12"),
+    ],
+)
+def test_construction_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        HammingRanking(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(3, 1, dtype=torch.int64), r"query labels have shape \(3, 1\)"),
+        (torch.tensor([0, -1, 1]), "value -1 in row 1"),
+        (torch.eye(3, dtype=torch.int64), r"shape \(3, 3\), earlier labels \(3,\)"),
+    ],
+)
+def test_update_refuses_labels(labels, message):
+    metric = HammingRanking(bits=12)
+    metric.update(torch.zeros(3, 12), torch.zeros(3, dtype=torch.int64), "database")
+    with pytest.raises(ValueError, match=message):
+        metric.update(torch.zeros(3, 12), labels, "query")
+
+
+def test_a_batch_has_no_value():
+    with pytest.raises(NotImplementedError, match="call update for each batch"):
+        HammingRanking(bits=12)(torch.zeros(3, 12), torch.zeros(3, dtype=torch.int64), "query")
 
 
 def test_errors_name_the_value_and_the_fix():
