@@ -1,0 +1,74 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deephash.core.errors import UserError
+from deephash.data.image_set import ImageSet
+
+PIXELS = np.zeros((3, 3, 8, 8), np.uint8)
+CASES = {
+    "float_images": ({"images": PIXELS / 255}, "images have .* type float64; give uint8 pixels"),
+    "no_channels": ({"images": PIXELS[:, 0]}, r"images have shape \(3, 8, 8\)"),
+    "channels_last": ({"images": PIXELS.transpose(0, 2, 3, 1)}, "channels last.*transpose"),
+    "no_images": ({"images": None}, "images are of type NoneType; give a tensor or an array"),
+    "ragged_images": ({"images": [[1], [2, 3]]}, "images are of type list"),
+    "float_labels": ({"labels": np.array([0.0, 1.0, 0.0])}, "labels have .* type float64"),
+    "too_few_labels": ({"labels": [0, 1]}, r"labels have shape \(2,\)"),
+    "label_beyond_classes": ({"labels": [0, 1, 2]}, "value 2 in row 2; the indices of 2 classes"),
+    "negative_label": ({"labels": [0, -1, 1]}, "value -1 in row 1; the indices of 2 classes are 0"),
+    "column_of_labels": ({"labels": [[0], [1], [0]]}, r"labels have shape \(3, 1\)"),
+    "signs": ({"labels": [[1, -1], [-1, 1], [1, 1]]}, "value -1 in row 0; multi-hot labels are 0"),
+    "another_width": ({"labels": np.eye(3, dtype=int)}, r"multi-hot \(3, 2\)"),
+    "text_labels": ({"labels": ["a", "b", "a"]}, "labels are of type list"),
+    "equal_ids": ({"ids": ["a", "b", "a"]}, "ids name 'a' 2 times"),
+    "numbers_as_ids": ({"ids": np.arange(3)}, r"ids have .* type int64; give 3 strings"),
+    "too_many_ids": ({"ids": ["a", "b", "c", "d"]}, r"ids have shape \(4,\)"),
+    "one_string": ({"classes": "ab"}, "classes are 'ab'"),
+    "numbers_as_classes": ({"classes": (0, 1)}, r"classes are \(0, 1\)"),
+    "no_is_test": ({"is_test": None}, "is_test has"),
+    "numbers_as_is_test": ({"is_test": [0, 0, 1]}, "is_test has .* give 3 booleans"),
+}
+
+
+def make_image_set() -> ImageSet:
+    return ImageSet(
+        name="toy",
+        images=torch.from_numpy(PIXELS),
+        labels=torch.tensor([0, 1, 0]),
+        ids=np.array(["a", "b", "c"]),
+        classes=("cat", "dog"),
+        is_test=np.zeros(3, dtype=bool),
+    )
+
+
+@pytest.mark.parametrize(("changes", "message"), CASES.values(), ids=list(CASES))
+def test_refuses_a_wrong_field(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"ImageSet 'toy': .*{message}"):
+        replace(make_image_set(), **changes)
+
+
+def test_arrays_and_sequences_equal_tensors() -> None:
+    expected = make_image_set()
+    sequences: dict[str, Any] = {
+        "images": PIXELS,
+        "labels": [0, 1, 0],
+        "ids": ["a", "b", "c"],
+        "classes": ["cat", "dog"],
+        "is_test": [False] * 3,
+    }
+    image_set = replace(expected, **sequences)
+    assert image_set.checksum == expected.checksum
+    assert image_set.classes == expected.classes
+    assert image_set.labels.dtype == torch.int64
+    assert image_set.is_test.dtype == bool
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int32, np.int64])
+def test_multi_hot_labels_of_any_integer_type_become_uint8(dtype: type) -> None:
+    labels: Any = np.array([[1, 0], [1, 1], [0, 0]], dtype=dtype)
+    image_set = replace(make_image_set(), labels=labels)
+    assert image_set.labels.dtype == torch.uint8
+    np.testing.assert_array_equal(image_set.labels, labels)
