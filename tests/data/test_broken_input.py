@@ -146,7 +146,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
         "list.csv, line 3, column 'b': '2' is neither 0 nor 1",
     ),
     "a missing label": (
-        lambda t: make_list(t, "file,a,b\n0.jpg,1,\n"), "line 2, column 'b': '' is neither 0 nor 1"
+        lambda t: make_list(t, "file,a,b\n0.jpg,1,\n"), "1 of 1 images cannot be used.*1 unlabelled"
     ),
     "an unknown part": (
         lambda t: make_list(t, "file,split,label\n0.jpg,train,a\n1.jpg,vali,b\n"),

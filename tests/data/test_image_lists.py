@@ -67,7 +67,7 @@ def test_parquet_values_are_read_like_text(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("values", [[["sea", "sky"], []], [{"sea": 1}, {"sea": 0}]])
+@pytest.mark.parametrize("values", [[[["sea"], ["sky"]], []], [{"sea": 1}, {"sea": 0}]])
 def test_nested_values_are_refused(values: list, tmp_path: Path) -> None:
     source = write_parquet(tmp_path, {"file": ["0.jpg", "1.jpg"], "labels": values})
     with pytest.raises(UserError, match="column 'labels' holds nested values"):

@@ -15,8 +15,8 @@ from deephash.data.files.cleaning import DecodingOptions, Listing
 from deephash.data.files.labels import (
     encode_labels,
     normalize_name,
+    read_class_names,
     read_multi_hot,
-    split_labels,
 )
 from deephash.data.files.names import escape_undecodable, use_forward_slashes
 from deephash.data.files.tables import SUFFIXES, Table, read_table
@@ -33,7 +33,7 @@ def image_folder(
     *,
     path: str,
     root: str | None,
-    label_separator: str,
+    label_separator: str | None,
     size: int,
     cache_decoded: bool,
     decoded_dir: str,
@@ -54,7 +54,8 @@ def image_folder(
     Args:
         path: the folder or list.
         root: folder that the paths in a list are relative to; None for the folder of the list.
-        label_separator: separates several labels of one image.
+        label_separator: separates several labels of one image; None takes each label as one
+            class. Lists in the syntax of Python or JSON are read without it.
         size: side of the decoded images in pixels.
         cache_decoded: whether to keep the decoded images, as one memory-mapped file.
         decoded_dir: folder for them and for the report of unusable images.
@@ -85,9 +86,10 @@ def image_folder(
         >>> image_set.ids.tolist(), image_set.classes, image_set.images.shape
         (['cat/0.jpg', 'dog/0.jpg'], ('cat', 'dog'), (2, 3, 16, 16))
     """
-    if not label_separator:
+    if label_separator is not None and not label_separator:
         raise UserError(
-            "dataset.label_separator='': give the text that separates several labels of one image."
+            "dataset.label_separator='': give the text that separates several labels of one image, "
+            "or null if each label is one class."
         )
     workers = workers or os.cpu_count() or 1
     options = DecodingOptions(size, cache_decoded, Path(decoded_dir), workers, max_invalid_fraction)
@@ -207,7 +209,7 @@ def _leads_back(folder: Path) -> bool:
     return folder.is_symlink() and os.path.realpath(folder) in map(os.path.realpath, folder.parents)
 
 
-def _list_table(table: Table, root: Path, label_separator: str) -> Listing:
+def _list_table(table: Table, root: Path, label_separator: str | None) -> Listing:
     source = table.source
     if not table.rows:
         raise UserError(f"{source} names no image.")
@@ -220,8 +222,8 @@ def _list_table(table: Table, root: Path, label_separator: str) -> Listing:
     if not label_columns:
         raise UserError(f"{source} has no labels: add a column after that of the paths.")
     if len(label_columns) == 1:
-        values = table.column(label_columns[0])
-        labels, classes = encode_labels([split_labels(v, label_separator) for v in values])
+        names = read_class_names(table, label_columns[0], label_separator)
+        labels, classes = encode_labels(names)
     else:
         labels = read_multi_hot(table, label_columns)
         classes = tuple(normalize_name(table.columns[i]) for i in label_columns)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,10 +125,12 @@ def _read_parquet(source: Path) -> Table:
         reason = str(error).splitlines()[0]
         raise UserError(f"{source} cannot be read as Parquet: {reason}") from None
     for field in table.schema:
-        if pyarrow.types.is_nested(field.type):
+        is_list = pyarrow.types.is_list(field.type) or pyarrow.types.is_large_list(field.type)
+        if pyarrow.types.is_nested(field.type.value_type if is_list else field.type):
             raise UserError(
-                f"{source}: column '{field.name}' holds nested values, {field.type}. Give strings "
-                "with several labels separated by semicolons, or one column of 0 and 1 per class."
+                f"{source}: column '{field.name}' holds nested values, {field.type}. Give lists of "
+                "labels, strings with several labels separated by semicolons, or one column of 0 "
+                "and 1 per class."
             )
     names = [name.strip() for name in table.column_names]
     columns = [[_to_string(value) for value in column.to_pylist()] for column in table.columns]
@@ -136,9 +139,9 @@ def _read_parquet(source: Path) -> Table:
 
 
 def _to_string(value: object) -> str:
-    """The value as a text file would hold it; empty for None and NaN."""
+    """The value as a text file would hold it; empty for None and NaN, JSON for a list."""
     if value is None or value != value:
         return ""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="surrogateescape")
-    return str(int(value) if isinstance(value, bool) else value)
+    return json.dumps(value) if isinstance(value, list) else str(value)

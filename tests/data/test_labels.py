@@ -1,0 +1,161 @@
+"""Labels in the cells of a table: missing values, lists, and cells that hold something else."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from deephash.core.errors import UserError
+from deephash.data.files.labels import encode_labels, read_class_names, read_multi_hot
+from deephash.data.files.tables import Table, read_table
+
+MISSING = ["", " ", "nan", "NaN", "None", "null", "NULL", "NA", "N/A", "<NA>"]
+
+
+def make_table(cells: list[str], *others: list[str]) -> Table:
+    columns = ["file", *(f"column {i}" for i in range(1 + len(others)))]
+    rows = [[f"{i}.jpg", *values] for i, values in enumerate(zip(cells, *others, strict=True))]
+    return Table(Path("list.csv"), columns, rows, list(range(2, 2 + len(rows))))
+
+
+def names_of(cells: list[str], separator: str | None = ";") -> list[tuple[str, ...]]:
+    return read_class_names(make_table(cells), 1, separator)
+
+
+@pytest.mark.parametrize("cell", MISSING)
+def test_a_missing_value_is_no_class(cell: str) -> None:
+    for separator in (";", None):
+        labels, classes = encode_labels(names_of(["b", cell, "a"], separator))
+        assert classes == ("a", "b")
+        assert labels.tolist() == [1, -1, 0]
+
+
+@pytest.mark.parametrize("cell", MISSING)
+def test_a_missing_value_among_columns_leaves_the_row_without_labels(cell: str) -> None:
+    table = make_table(["1", "1", "0"], ["0", cell, "1"])
+    assert read_multi_hot(table, [1, 2]).tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("one", ["1", "1.0", "True", "true", "TRUE", "yes", " Yes "])
+@pytest.mark.parametrize("zero", ["0", "0.0", "False", "no"])
+def test_spellings_of_0_and_1(one: str, zero: str) -> None:
+    table = make_table([one, zero], [zero, one])
+    assert read_multi_hot(table, [1, 2]).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("cell", ["2", "-1", "0.5", "y", "x", "1;0"])
+def test_another_value_among_columns_is_refused(cell: str) -> None:
+    with pytest.raises(UserError, match=f"line 3, column 'column 1': '{cell}' is neither 0 nor 1"):
+        read_multi_hot(make_table(["1", "1"], ["0", cell]), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("cell", "names"),
+    [
+        ("['a', 'b']", ("a", "b")),
+        ('["a", "b"]', ("a", "b")),
+        ("('a', 'b')", ("a", "b")),
+        ("['it, too']", ("it, too",)),
+        ("[]", ()),
+        ("[3, 5]", ("3", "5")),
+        ("(unknown)", ("(unknown)",)),
+        ("a ;b;; c", ("a", "b", "c")),
+        ("café", ("café",)),
+    ],
+)
+def test_a_cell_holds_a_name_several_or_a_list(cell: str, names: tuple[str, ...]) -> None:
+    assert names_of([cell, "other"]) == [names, ("other",)]
+
+
+def test_a_set_is_a_list_too() -> None:
+    (names,) = names_of(["{'a', 'b'}"])
+    assert set(names) == {"a", "b"}
+
+
+@pytest.mark.parametrize("cell", ["[a, b]", "['a' 'b']", "{a,b}", "{'a': 1}", "['a', ]'b']"])
+def test_a_list_that_cannot_be_read_is_refused(cell: str) -> None:
+    with pytest.raises(UserError, match=r"line 3, column 'column 0': .* looks like a list"):
+        names_of(["a", cell])
+    assert names_of(["a", cell], separator=None) == [("a",), (cell,)]
+
+
+@pytest.mark.parametrize("cells", [["0,1,0", "1,1,0"], ["0 1", "1 0"], ["[0, 1]", "[1, 1]"]])
+def test_vectors_of_0_and_1_are_refused(cells: list[str]) -> None:
+    with pytest.raises(UserError, match="line 2, .* looks like a vector of 0 and 1"):
+        names_of(cells)
+
+
+def test_a_vector_of_0_and_1_is_refused_with_its_separator_too() -> None:
+    with pytest.raises(UserError, match="looks like a vector of 0 and 1"):
+        names_of(["0,1,0", "1,1,0"], separator=",")
+
+
+def test_whole_numbers_lose_their_fraction_only_together() -> None:
+    assert names_of(["3.0", "10.0", "nan"]) == [("3",), ("10",), ()]
+    assert names_of(["3.0", "10.5"]) == [("3.0",), ("10.5",)]
+    assert names_of(["1", "0", "1"]) == [("1",), ("0",), ("1",)]
+
+
+def draw_composed(separator: str, images: int = 300) -> list[str]:
+    """Two or three of twelve labels for each image."""
+    draws = np.random.default_rng(0)
+    parts = np.array([f"part{i}" for i in range(12)])
+    return [separator.join(draws.permutation(parts)[: draws.integers(2, 4)]) for _ in range(images)]
+
+
+@pytest.mark.parametrize("separator", [",", ", ", "|", "/", " ", "+", " & "])
+def test_labels_that_look_composed_name_the_setting(separator: str) -> None:
+    cells = draw_composed(separator)
+    sign = separator.strip() or " "
+    expected = f"'{cells[0]}' seems to hold several labels.*dataset.label_separator=\"{sign}\"'"
+    with pytest.raises(UserError, match=expected.replace("+", "[+]").replace("|", "[|]")):
+        names_of(cells)
+    assert all(len(names) > 1 for names in names_of(cells, sign))
+    assert names_of(cells, None) == [(cell,) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["golden retriever", "labrador retriever", "red fox", "arctic fox", "grey wolf"] * 20,
+        [f"breed {i} of dog" for i in range(200)],
+        [f"tench {i}, Tinca tinca {i}" for i in range(100)],
+        [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("car", "bus")] * 3,
+        [f"{a}/{b}" for a in range(10) for b in range(20)] * 20,  # many images of each
+    ],
+)
+def test_class_names_of_several_words_are_kept(classes: list[str]) -> None:
+    assert names_of(classes) == [(name,) for name in classes]
+
+
+def test_csv_tsv_and_parquet_agree(tmp_path: Path) -> None:
+    """Of values as pandas writes them, in a column of labels and in columns of 0 and 1."""
+    files = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    values = {
+        "text": ["cat", None, "dog", "None"],
+        "number": [1.0, float("nan"), 2.0, 1.0],
+        "lists": [["a", "b"], [], ["b"], ["a"]],
+        "flag": [True, False, True, False],
+        "other": [0.0, 1.0, 1.0, None],
+    }
+    pa.parquet.write_table(pa.table({"file": files, **values}), tmp_path / "list.parquet")
+    for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=delimiter)
+        writer.writerow(["file", *values])
+        writer.writerows(
+            ["" if value is None else value for value in row]
+            for row in zip(files, *values.values(), strict=True)
+        )
+        (tmp_path / f"list{suffix}").write_text(text.getvalue())
+    for suffix in (".csv", ".tsv", ".parquet"):
+        table = read_table(tmp_path / f"list{suffix}")
+        names = [read_class_names(table, column, ";") for column in (1, 2, 3)]
+        assert names[0] == [("cat",), (), ("dog",), ()]
+        assert names[1] == [("1",), (), ("2",), ("1",)]
+        assert names[2] == [("a", "b"), (), ("b",), ("a",)]
+        assert read_multi_hot(table, [4, 5]).tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
