@@ -1,6 +1,8 @@
 """Every file of conf/ composes into valid settings, and is what a Hydra user expects."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -8,6 +10,7 @@ from conftest import CONF, compose_config, options
 from omegaconf import OmegaConf
 
 from deephash.cli.compose import config_groups
+from deephash.core.errors import UserError
 from deephash.core.instantiate import build, check_node
 from deephash.experiment.settings import Settings, validate_settings
 from deephash.training.optimization import PhaseOptimization
@@ -132,3 +135,83 @@ def test_no_default_stands_in_the_code() -> None:
     fields = {**Settings.model_fields, **ClassifyPhase.model_fields}
     optional = [name for name, field in fields.items() if not field.is_required()]
     assert optional == ["tuning"]  # absent unless chosen
+
+
+IMAGE_FOLDER_0_2 = {
+    "path": "photos",
+    "root": None,
+    "mark": ";",
+    "size": 64,
+    "keep_decoded": True,
+    "decoded_dir": "decoded",
+    "workers": None,
+    "tolerated": 0.01,
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "target", "values", "expected"),
+    [
+        (
+            "dataset",
+            "deephash.data.datasets.image_folder.image_folder",
+            IMAGE_FOLDER_0_2,
+            "dataset.mark is now dataset.label_separator.",
+        ),
+        (
+            "dataset",
+            "deephash.data.images.images",
+            IMAGE_FOLDER_0_2,
+            "dataset._target_=deephash.data.images.images is now "
+            "deephash.data.datasets.image_folder.image_folder.",
+        ),
+        (
+            "protocol",
+            "deephash.data.protocols.per_class",
+            {"queries": 20, "train": 100, "train_in_database": True},
+            "protocol.queries is now protocol.queries_per_class.",
+        ),
+        ("dataset", "mylab.photos", {"mark": ";"}, None),
+        ("protocol", "deephash.data.protocols.at_random", {"queries": 20, "train": 100}, None),
+    ],
+)
+def test_an_old_name_in_a_file_of_ones_own_is_answered_with_the_new_one(
+    group: str, target: str, values: dict[str, Any], expected: str | None, tmp_path: Path
+) -> None:
+    validation = {"validation": {"fraction": 0.1, "database_size": 100}}
+    node = {"_target_": target, **values, **(validation if group == "protocol" else {})}
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(yaml.safe_dump(node, sort_keys=False))
+    overrides = [f"hydra.searchpath=[file://{tmp_path}]", f"{group}=mine"]
+    if expected is None:
+        settings_of(*overrides)
+    else:
+        with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
+            settings_of(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "tags"),
+    [
+        ("tags=baseline", ["baseline"]),
+        ("tags=[a b,c]", ["a b", "c"]),
+        ("tags=['a, b']", ["a, b"]),
+        ("tags=[]", []),
+    ],
+)
+def test_tags_are_a_list_or_one(override: str, tags: list[str]) -> None:
+    assert settings_of(override).tags == tags
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tags=''", "at least 1 character"),
+        (f"tags={'x' * 65}", "at most 64 characters"),
+        ("tags=[{a: 1}]", "tags.*0.*="),
+        ("tags=null", "tags="),
+    ],
+)
+def test_what_cannot_be_tags_is_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        settings_of(override)

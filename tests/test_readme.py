@@ -292,4 +292,4 @@ def test_the_sweep_runs_and_shares_its_pretraining(tmp_path: Path) -> None:
         len(a.split(",")) for a in swept
     )
     assert output.count("pretrain 1/1") == 3
-    assert output.count("pretrain: found finished") == 9
+    assert output.count("pretrain: reusing the finished pre-training") == 9

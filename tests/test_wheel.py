@@ -140,7 +140,9 @@ def test_trains_sweeps_and_audits(deephash, tmp_path: Path) -> None:
         assert [(row["bits"], row["status"]) for row in csv.DictReader(file)] == [
             ("12", "finished"), ("24", "finished")
         ]  # fmt: skip
-    assert "no query is trained on or searched" in deephash("data", "audit", "dataset=digits")
+    assert "no query also occurs in the training set or the database" in deephash(
+        "data", "audit", "dataset=digits"
+    )
 
 
 def test_uses_a_package_of_the_users_own(deephash, tmp_path: Path) -> None:

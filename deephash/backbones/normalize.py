@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from deephash.core.shapes import check_shape
+
 
 class NormalizedBackbone(nn.Module):
     """A backbone that takes uint8 images and standardises them.
@@ -43,9 +45,16 @@ class NormalizedBackbone(nn.Module):
             whiten(self.standardize(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 images (n, c, h, w) to features (n, num_features), of the type of `mean`."""
+        """Map uint8 images (n, c, h, w) to features (n, num_features), of the type of `mean`.
+
+        Raises:
+            UserError: the backbone returns something else.
+        """
         standardized = self.standardize(images).contiguous(memory_format=torch.channels_last)
-        return self.backbone(standardized).to(self.mean)
+        features = self.backbone(standardized)
+        place = f"backbone: {type(self.backbone).__name__}.forward"
+        check_shape(place, features, (len(images), self.num_features), "(images, num_features)")
+        return features.to(self.mean)
 
     def standardize(self, images: Tensor) -> Tensor:
         """Give the channels of uint8 images mean 0 and standard deviation 1.

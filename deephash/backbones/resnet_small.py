@@ -40,6 +40,8 @@ class ResNetSmall(nn.Module):
         self, in_chans: int, image_size: tuple[int, int], *, widths: Sequence[int]
     ) -> None:
         super().__init__()
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths={list(widths)}: one or more positive numbers are needed")
         check_image_size("resnet_small", image_size, minimum=2 ** len(widths) + 1)
         patch = in_chans * 2 * 2
         self.register_buffer("filters", _with_both_signs(torch.eye(patch), in_chans))

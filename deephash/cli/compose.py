@@ -6,12 +6,15 @@ Nothing heavier than Hydra is imported here: help, completion and errors must an
 import importlib.util
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from deephash.cli.arguments import check_overrides, parse_override, quote, split_options
+from deephash.cli.phase_parts import replace_phase_parts
 from deephash.core.errors import UserError
 from deephash.core.program import train_command
 
@@ -20,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
 SEARCHPATH = "hydra.searchpath"
-OPTIONAL_GROUPS = ("optimizer", "scheduler", "launcher", "tuning", "experiment", "debug")
+SCHEMES = ("file", "pkg")
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -29,37 +32,58 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: see `prepare_arguments`.
     """
-    overrides = prepare_arguments(overrides)
+    return replace_phase_parts(compose_nodes(overrides), overrides)
+
+
+def compose_nodes(overrides: Sequence[str]) -> DictConfig:
+    """As `compose_config`, but with `optimizer` and `scheduler` as nodes of their own."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=overrides)
+        return compose("config", overrides=prepare_arguments(overrides))
 
 
 def prepare_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra takes them, after refusing what it would misread.
+    """The arguments as Hydra takes them, options first, after refusing what it would misread.
 
     Raises:
-        UserError: the user's configurations cannot be used, or a group that needs a choice has
-            none.
+        UserError: the user's configurations cannot be used, or see `split_options` and
+            `check_overrides`.
     """
+    options, overrides = split_options(arguments)
+    prepared = [
+        f"{name}={value}" if value else name
+        for name, values in options.items()
+        for value in values or [""]
+        if name not in CONFIG_DIR_OPTIONS
+    ]
+    if "--shell-completion" in options:
+        return [*prepared, *overrides]
     check_search_path(arguments)
-    return drop_null_choices(arguments)
+    overrides = check_overrides(
+        [override for override in overrides if not is_search_path(override)],
+        config_groups(arguments),
+        default_choices(),
+        is_multirun="--multirun" in options or "hydra.mode=MULTIRUN" in overrides,
+    )
+    return [*prepared, *overrides, *search_path_override(arguments)]
+
+
+@cache
+def default_choices() -> dict[str, Any]:
+    """The choices of the defaults list of `conf/config.yaml`, by their keys."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"), resolve=False)
+    pairs = [pair for entry in config["defaults"] if entry != "_self_" for pair in entry.items()]
+    return {key: choice for key, choice in pairs if " " not in key}  # not `optional`, `override`
 
 
 def search_path_override(arguments: Sequence[str]) -> list[str]:
     """The override that adds the user's configurations named by a command line, if any."""
-    entries = [_quote(label) for label, _ in user_config_dirs(arguments)]
+    entries = [quote(label) for label, _ in user_config_dirs(arguments)]
     return [f"{SEARCHPATH}=[{','.join(entries)}]"] if entries else []
-
-
-def _quote(text: str) -> str:
-    """Text as Hydra's override grammar takes it, whatever characters it has."""
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
-    return f"'{escaped}'"
 
 
 def is_search_path(argument: str) -> bool:
     """Whether an argument of the command line sets Hydra's search path."""
-    return argument.lstrip("+").startswith(f"{SEARCHPATH}=")
+    return argument.lstrip("+~").partition("=")[0] == SEARCHPATH
 
 
 def user_config_dirs(arguments: Sequence[str]) -> list[tuple[str, Path]]:
@@ -75,9 +99,9 @@ def user_config_dirs(arguments: Sequence[str]) -> list[tuple[str, Path]]:
         UserError: a package is not installed, or a folder does not exist.
     """
     search_paths = [argument for argument in arguments if is_search_path(argument)]
-    if len(search_paths) > 1 or any(argument.startswith("+") for argument in search_paths):
+    if len(search_paths) > 1 or any(argument[0] in "+~" for argument in search_paths):
         raise UserError(
-            f"{' '.join(search_paths)}: Hydra reads one {SEARCHPATH}=[...], without '+'. Name all "
+            f"{' '.join(search_paths)}: give one {SEARCHPATH}=[...], without '+' or '~'. Name all "
             "packages and folders in it."
         )
     dirs: list[tuple[str, Path]] = []
@@ -87,26 +111,31 @@ def user_config_dirs(arguments: Sequence[str]) -> list[tuple[str, Path]]:
             name = value or next(iter(arguments[i + 1 :]), "")
             dirs.append((f"file://{Path(name).absolute()}", Path(name)))
         elif option == SEARCHPATH:
-            (override,) = OverridesParser.create().parse_overrides([argument])
-            entries = override.value()
-            for entry in entries if isinstance(entries, list) else [entries]:
-                dirs.append((str(entry), _search_path_folder(str(entry))))
+            entries = parse_override(argument).value()
+            if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
+                raise UserError(
+                    f"{argument}: a list of folders and packages is needed: "
+                    f"{SEARCHPATH}=[FOLDER,pkg://PACKAGE]"
+                )
+            dirs += [(str(entry), _search_path_folder(str(entry))) for entry in entries]
     for label, folder in dirs:
         if not folder.is_dir():
             raise UserError(f"{label}: there is no such folder of configurations.")
-    return dirs
+    return list({folder.resolve(): (label, folder) for label, folder in dirs}.values())
 
 
 def _search_path_folder(entry: str) -> Path:
     scheme, separator, rest = entry.partition("://")
     if not separator:
         return Path(entry)
-    if scheme != "pkg":
+    if scheme not in SCHEMES:
+        raise UserError(f"{SEARCHPATH}: {entry} is neither file://FOLDER nor pkg://PACKAGE.")
+    if scheme == "file":
         return Path(rest)
     name = rest.replace("/", ".")
     try:
         spec = importlib.util.find_spec(name)  # imports the packages that it is in
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not isinstance(error, ModuleNotFoundError) or not f"{name}.".startswith(
             f"{error.name}."
         ):
@@ -145,45 +174,6 @@ def check_search_path(arguments: Sequence[str]) -> None:
 
 def _config_names(folder: Path) -> Iterator[str]:
     yield from sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
-
-
-def drop_null_choices(arguments: Sequence[str]) -> list[str]:
-    """The arguments without those that choose nothing in a group where that is the default.
-
-    Raises:
-        UserError: nothing is chosen in a group that needs a choice.
-    """
-    kept = []
-    for argument in arguments:
-        group, separator, choice = argument.partition("=")
-        if not separator or choice not in ("", "null") or not (CONF / group).is_dir():
-            kept.append(argument)
-        elif group not in OPTIONAL_GROUPS:
-            choices = ", ".join(config_groups(arguments)[group])
-            raise UserError(f"{argument}: choose one of {choices}.")
-    return kept
-
-
-def check_phase_parts(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse overrides of one phase's optimizer or scheduler that one for all would replace.
-
-    Args:
-        cfg: composed with the overrides.
-        overrides: of the command line.
-
-    Raises:
-        UserError: an override has no effect.
-    """
-    for group in ("optimizer", "scheduler"):
-        if cfg.get(group) is None:
-            continue
-        for override in overrides:
-            match = re.match(rf"[+~]*(?:{group}@)?(training\.\w+)\.{group}\b", override)
-            if match:
-                raise UserError(
-                    f"{override} has no effect beside {group}=..., which replaces the {group} of "
-                    f"every phase. Choose it for one phase by {group}@{match[1]}.{group}=..."
-                )
 
 
 def single_values(arguments: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`deephash data`: audit a data set and its split; store a split as lists.
+"""`deephash data`: audit a data set and its split; store a split as lists; list decoded images.
 
 Each command imports what it needs, so that help and mistakes are answered at once.
 """
@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from deephash.data.audit import Audit, Leak
+    from deephash.data.files.stores import StoreSummary
     from deephash.data.image_set import ImageSet
     from deephash.data.splits import Split
     from deephash.experiment.settings import Settings
@@ -42,7 +43,7 @@ ImageList = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Find leaked queries, duplicates and unusable images.")
 def audit(
     overrides: Overrides = None,
     query: ImageList = None,
@@ -100,7 +101,7 @@ def audit(
         raise typer.Exit(int(result.has_leaks))
 
 
-@app.command()
+@app.command(short_help="Write the split that a protocol draws, or check it.")
 def splits(
     folder: Annotated[Path, typer.Argument(help="Folder of the lists.")],
     overrides: Overrides = None,
@@ -140,6 +141,69 @@ def splits(
             write_split(folder, image_set, split, {"protocol": protocol, "seed": settings.seed})
         sizes = ", ".join(f"{len(split.arrays()[part]):,} {part}" for part in PARTS)
         print(f"{folder}: {sizes}")
+
+
+@app.command(short_help="List the decoded images that are kept, or remove them.")
+def cache(
+    folder: Annotated[
+        str | None,
+        typer.Argument(help="dataset.decoded_dir of the runs; default: that of conf/."),
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(help="Remove the store of this name; can be repeated.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all stores.")] = False,
+) -> None:
+    """List the stores of decoded images with their sizes, or remove them.
+
+    A store that a process adds images to is not removed; exit code 1.
+    """
+    from deephash.cli.errors import report_user_errors
+
+    with report_user_errors():
+        from deephash.core.errors import UserError, did_you_mean
+        from deephash.data.files.stores import list_stores, remove_store
+
+        if folder is None:
+            folder = _parse_settings(["dataset=image_folder"], None).dataset["decoded_dir"]
+        place = Path(folder.removeprefix("dataset.decoded_dir=").removeprefix("dir="))
+        try:
+            stores = {store.folder.name: store for store in list_stores(place)}
+            for name in remove or []:
+                if name not in stores:
+                    raise UserError(
+                        f"--remove {name}: not in {place}. {did_you_mean(name, stores)}"
+                    )
+            if not clear and not remove:
+                _print_stores(place, list(stores.values()))
+                return
+            chosen = [name for name in stores if clear or name in (remove or [])]
+            is_removed = {name: remove_store(stores[name].folder) for name in chosen}
+        except OSError as error:
+            raise UserError(f"{error.filename or place}: {error.strerror}.") from None
+        for name, removed in is_removed.items():
+            print(f"removed {name}" if removed else f"kept {name}: a process adds images to it")
+        if not is_removed:
+            print(f"{place}: no decoded images")
+        raise typer.Exit(int(not all(is_removed.values())))
+
+
+def _print_stores(place: Path, stores: Sequence[StoreSummary]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not stores:
+        print(f"{place}: no decoded images")
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column(f"in {place}")
+    for name in ("images", "MB", "last added"):
+        table.add_column(name, justify="right")
+    for store in stores:
+        megabytes = f"{store.bytes / 1e6:,.1f}"
+        date = f"{store.modified:%Y-%m-%d %H:%M}"
+        table.add_row(store.folder.name, f"{store.images:,}", megabytes, date)
+    Console(highlight=False, markup=False, soft_wrap=True).print(table)
 
 
 def _parse_settings(overrides: Sequence[str], config_dir: Path | None) -> Settings:
@@ -197,8 +261,8 @@ def _print_audit(result: Audit) -> None:
     for kind, leaks in result.leaks.items():
         _print_lines(LEAK_HEADINGS[kind], [_describe_leak(leak) for leak in leaks])
     if not result.has_leaks:
-        criteria = "by id, pixels or look" if "near" in result.leaks else "by id or pixels"
-        print(f"no query is trained on or searched, {criteria}")
+        criteria = "id, pixels and look" if "near" in result.leaks else "id and pixels"
+        print(f"no query also occurs in the training set or the database (compared by {criteria})")
 
 
 def _describe_leak(leak: Leak) -> str:

@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+from typing import Annotated
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports on Ctrl-C
@@ -13,6 +14,7 @@ from deephash.cli import data
 
 app = typer.Typer(
     help="Deep hashing for image search.",
+    epilog="`deephash train --help` lists all choices and settings of a run.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,8 +23,24 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 
 
+def print_version(is_asked: bool) -> None:
+    """Print the version and exit, where `--version` asks for it."""
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"deephash {version('deephash')}")
+        raise typer.Exit
+
+
 @app.callback()
-def print_any_file_name() -> None:
+def print_any_file_name(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
     """Deep hashing for image search."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -33,7 +51,7 @@ def print_any_file_name() -> None:
     add_help_option=False,
 )
 def train() -> None:
-    """Train, evaluate and report a hashing run; `deephash train --help` lists all settings."""
+    """Train, evaluate and report a hashing run."""
     from deephash.cli.train import main
 
     main()

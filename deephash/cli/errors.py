@@ -16,18 +16,23 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deephash.cli.compose import (
-    compose_config,
+    compose_nodes,
     config_groups,
+    default_choices,
+    is_search_path,
     search_path_override,
     single_values,
+    user_config_dirs,
 )
 from deephash.core.errors import UserError, did_you_mean
 from deephash.core.ranks import is_rank_zero, should_report_error
 from deephash.experiment.renames import CHOICES, renamed_setting
+from deephash.experiment.settings import GLOBAL_GROUPS, TRAINER_SETTINGS_OF_THE_RUN
 
 # As the user set it; in a process that Lightning launched it is always set.
 WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1" and is_rank_zero()
 
+MAX_NAMES = 12  # that a hint lists
 LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}  # Hydra's name, ours
 
 
@@ -46,7 +51,7 @@ def report_user_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
+    except Exception as error:
         if WANTS_TRACE or not _is_about_input(error):
             raise
         GlobalHydra.instance().clear()
@@ -61,24 +66,54 @@ def report_user_errors() -> Iterator[None]:
 
 
 def _is_about_input(error: Exception) -> bool:
-    """Whether it is a user's mistake: our error, or one of Hydra's, ValueErrors included."""
+    """Whether it is a user's mistake: our error, one of Hydra's, or before the run begins."""
     if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
         return True
     frames = traceback.extract_tb(error.__traceback__)
-    return "hydra" in Path(frames[-1].filename).parts
+    if isinstance(error, OSError):  # of the folder of a sweep, which Hydra makes
+        names = [frame.name for frame in frames]
+        return "_run_hydra" in names and "run_task" not in names
+    is_hydra = {"hydra", "omegaconf"} & {*Path(frames[-1].filename).parts}
+    return bool(is_hydra) and (isinstance(error, ValueError) or bool(_hydra_settings()))
+
+
+def _hydra_settings() -> list[str]:
+    settings = [argument for argument in sys.argv[1:] if re.match(r"[+~]*hydra[./]", argument)]
+    return [setting for setting in settings if not is_search_path(setting)]
 
 
 def _explain(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return f"{error.filename}: {error.strerror}. Name another folder."
+    if not isinstance(error, (ValueError, HydraException, OmegaConfBaseException)):
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        return f"{' '.join(_hydra_settings())}: Hydra fails with this setting ({reason})."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _explain_missing_config(error)
     if isinstance(error, ConfigCompositionException):
+        in_a_file = _explain_own_file(str(error))
+        if in_a_file:
+            return in_a_file
         setting = re.match(r"Could not override '([^']+?)'?\.?\s", f"{error} ")
         key = re.search(r"full_key: (\S+)", str(error.__cause__))  # within a value like {key: 1}
         if setting:
             is_within = key is not None and key[1].startswith(f"{setting[1]}.")
             return _explain_unknown_setting(key[1] if key and is_within else setting[1])
+        exists = re.match(r"Could not append to config. An item is already at '(.+?)'", str(error))
+        if exists:
+            return f"+{exists[1]}=...: {exists[1]} has a value already. Omit the '+'."
+        missing = re.match(r"Could not delete from config. '(.+?)' does not exist", str(error))
+        if missing:
+            return _explain_unknown_setting(missing[1])
+        merged = re.match(r"Error merging override (.+?=([{\[]).*)", str(error))
+        if merged:
+            expected = "a list, [A,B]" if merged[2] == "{" else "settings, {NAME: VALUE}"
+            return f"{merged[1]}: the value must be {expected}."
+        refused = re.match(r"Error merging override (\S+)", str(error))
+        if refused and error.__cause__:
+            return f"{refused[1]}: {str(error.__cause__).splitlines()[0]}."
     return " ".join(str(error).split())
 
 
@@ -89,10 +124,47 @@ def _explain_missing_config(error: MissingConfigException) -> str:
         return f"launcher={extra} needs a package: pip install 'deephash[{extra}]'"
     if (group, name) in CHOICES:
         return f"{group}={name} is now {CHOICES[group, name]}."
-    hint = did_you_mean(name, error.options) if error.options else ""
+    options = error.options or config_groups(sys.argv[1:]).get(group)
+    hint = did_you_mean(name, options) if options else ""
     place = re.match(r"In '([^']+)'", str(error))
-    origin = f"{place[1]}: " if place and place[1] != "config" else ""
-    return f"{origin}{group}={name}: there is no {group} '{name}'. {hint}".rstrip()
+    origin = place[1] if place and place[1] != "config" else _own_file_that_names(group, name)
+    origin = f"{origin}: " if origin else ""
+    return f"{origin}{group}={name}: {group} has no choice '{name}'. {hint}".rstrip()
+
+
+def _own_file_that_names(group: str, name: str) -> str:
+    """The user's own configuration that makes this choice; empty where the command line does."""
+    if any(name in argument for argument in sys.argv[1:]):
+        return ""
+    for _, folder in user_config_dirs(sys.argv[1:]):
+        for path in sorted(folder.rglob("*.yaml")):
+            choice = rf"/{re.escape(group)}(@\S+)?: *{re.escape(name)}\b"
+            if re.search(choice, path.read_text(encoding="utf-8")):
+                return str(path.relative_to(folder).with_suffix(""))
+    return ""
+
+
+def _explain_own_file(message: str) -> str | None:
+    """What is wrong with the defaults list of a user's own configuration, by Hydra's message."""
+    twice = re.match(r"(\S+) appears more than once in the final defaults list", message)
+    if twice:
+        group = twice[1]
+        return f"{group} is chosen twice. In a file of your own write `override /{group}: ...`."
+    match = re.match(r"In '([^']+)': Could not override '([^'@]+)(?:@([^']+))?'", message)
+    if not match:
+        return None
+    file, group, package = match.groups()
+    own = file.rpartition("/")[0]
+    if package and package.startswith(f"{own}."):
+        if own in GLOBAL_GROUPS:
+            return f"{file}: the file must begin with '# @package _global_'."
+        package = package.removeprefix(f"{own}.")
+        return f"{file}: write `override /{group}@_global_.{package}: ...`."
+    key = f"{group}@{package}" if package else group
+    keys = default_choices()
+    if key in keys:
+        return f"{file} cannot override {key}, which is chosen after {own}. Give it by {key}=..."
+    return f"{file}: there is no '{key}' to override. {did_you_mean(key, keys)}"
 
 
 def _explain_unknown_setting(name: str) -> str:
@@ -100,14 +172,31 @@ def _explain_unknown_setting(name: str) -> str:
         choice = tuple(argument.partition("=")[::2])
         if choice[0] == name and choice in CHOICES:
             return f"{argument} is now {CHOICES[choice]}."
+    groups = config_groups(sys.argv[1:])
+    if name in groups:  # given no choice, but values
+        return f"{name}: choose one of {', '.join(groups[name])}."
+    if name.startswith("hydra.launcher."):
+        return f"{name}: the launcher has no such setting. Choose one: launcher=joblib, ray, slurm."
+    if name.startswith("hydra."):
+        return f"{name}: Hydra has no such setting. `--cfg hydra` lists its settings."
     valid = _valid_settings()
     new_name = renamed_setting(name, valid)
     if new_name:
         return f"{name} is now {new_name}."
-    hint = did_you_mean(name, {*valid, *config_groups(sys.argv[1:])})
-    if name.startswith("trainer.") and hint.startswith("Valid:"):
-        hint = f"If Lightning's Trainer has it, add it by +{name}=..."
-    if hint.startswith("Valid:"):  # a hundred names
+    parent, _, leaf = name.rpartition(".")
+    siblings = [key.rpartition(".")[2] for key in valid if key.rpartition(".")[0] == parent != ""]
+    hint = did_you_mean(leaf, siblings).replace("mean '", f"mean '{parent}.")
+    if name.startswith("trainer."):
+        instead = TRAINER_SETTINGS_OF_THE_RUN.get(name.removeprefix("trainer."))
+        if instead:
+            hint = f"Use {instead}"
+        elif hint.startswith("Valid:"):
+            hint = f"If Lightning's Trainer has it, add it by +{name}=..."
+    elif parent in groups and not siblings:
+        hint = f"Choose one by {parent}={', '.join(groups[parent])}."
+    elif not siblings:
+        hint = did_you_mean(name, {*valid, *groups})
+    if hint.startswith("Valid:") and not 0 < len(siblings) <= MAX_NAMES:
         hint = "`--help` lists all settings."
     return f"{name}: there is no such setting. {hint}"
 
@@ -123,9 +212,9 @@ def _valid_settings() -> list[str]:
     ]
     search_path = search_path_override(arguments)
     try:
-        cfg = compose_config([*chosen, *search_path])
+        cfg = compose_nodes([*chosen, *search_path])
     except HydraException:  # what is chosen has a mistake of its own
-        cfg = compose_config(search_path)
+        cfg = compose_nodes(search_path)
     values: Any = OmegaConf.to_container(cfg, resolve=False)
 
     def names(node: Any, prefix: str = "") -> Iterator[str]:

@@ -27,5 +27,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         'Valid: bits, seed.'
     """
     names = sorted(valid)
+    if not names:
+        return "There are none."
     matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"Did you mean '{matches[0]}'?" if matches else f"Valid: {', '.join(names)}."

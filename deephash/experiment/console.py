@@ -28,7 +28,6 @@ IGNORED_WARNINGS = (
     ".*The number of training batches.*",  # an epoch may be shorter than Lightning's log interval
     ".*Checkpoint directory.*exists and is not empty.*",
     ".*sync_dist=True.*",  # every process measures on the images of all
-    ".*not supported by the model summary.*",  # between Lightning's own parts, or with torch
     ".*LeafSpec.*",
 )
 
@@ -52,6 +51,9 @@ def log_to_stdout() -> Iterator[None]:
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False  # Hydra's root handler would print each line again
+    torch_logger = logging.getLogger("torch")
+    if torch_logger.level == logging.NOTSET:  # torch sets it at the end of its import, and logs at
+        torch_logger.setLevel(logging.WARNING)  # exit, also if Ctrl-C has stopped the import
     try:
         yield
     finally:

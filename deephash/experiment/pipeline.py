@@ -13,10 +13,11 @@ from hydra.utils import get_object
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from deephash.backbones.contract import check_backbone
 from deephash.backbones.normalize import NormalizedBackbone
 from deephash.core.distributed import broadcast_object
 from deephash.core.errors import UserError
-from deephash.core.instantiate import build, check_node
+from deephash.core.instantiate import build, build_instance, check_node
 from deephash.core.io import atomic_write, write_json
 from deephash.core.program import resume_command
 from deephash.core.ranks import is_rank_zero
@@ -25,7 +26,7 @@ from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.splits import Split, drop_query_duplicates, hold_out_validation
 from deephash.experiment import loggers
 from deephash.experiment.evaluate import encode_parts
-from deephash.experiment.record import make_record
+from deephash.experiment.record import RECORD, make_record, note_changed_code
 from deephash.experiment.report import write_report
 from deephash.experiment.run_dir import is_multirun, lock_run_dir, sweep_name
 from deephash.experiment.settings import Settings
@@ -97,8 +98,8 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
 
 def load_data(settings: Settings) -> tuple[ImageSet, Split]:
     """The images and their split, without images that are copies of queries."""
-    image_set = build("dataset", settings.dataset)
-    split = build("protocol", settings.protocol.node(), image_set, settings.seed)
+    image_set = build_instance("dataset", settings.dataset, ImageSet)
+    split = build_instance("protocol", settings.protocol.node(), Split, image_set, settings.seed)
     return image_set, hold_out_validation(
         drop_query_duplicates(image_set, split),
         image_set.labels.numpy(),
@@ -118,8 +119,16 @@ def _train_and_report(
     trainer_config: dict[str, Any],
     start: float,
 ) -> dict[str, float]:
-    digest = _source_digest(settings)
-    record = make_record(settings, data.image_set, data.split, trainer_config, digest)
+    record = make_record(
+        settings,
+        data.image_set,
+        data.split,
+        trainer_config,
+        source_digest=_source_digest(settings),
+        method_digest=source_digest(get_object(settings.method["_target_"])),
+    )
+    if settings.resume and is_rank_zero():
+        note_changed_code(record, run_dir / RECORD)
     make_trainer = trainer_factory(trainer_config, run_dir / "checkpoints")
     identity_keys = ("dataset", "data", "split", "backbone", "method", "bits")
     model = Model(backbone, method, settings.bits, {key: record[key] for key in identity_keys})
@@ -195,7 +204,7 @@ def _source_digest(settings: Settings) -> str:
 def _write_inputs(run_dir: Path, data: TrainingData, record: dict[str, Any]) -> None:
     """Write what is known before the training: record, split, and images that were left out."""
     image_set = data.image_set
-    write_json(run_dir / "record.json", record)
+    write_json(run_dir / RECORD, record)
     if image_set.report:
         write_json(run_dir / "data.json", image_set.report)
     with atomic_write(run_dir / "split.npz") as path:
@@ -241,7 +250,8 @@ def _build_model(
     """Backbone and method, each initialised by a seed of its own."""
     _, channels, height, width = image_set.images.shape
     pl.seed_everything(derived_seed(settings.seed, "backbone"), verbose=False)
-    net = build("backbone", settings.backbone, channels, (height, width))
+    net = build_instance("backbone", settings.backbone, nn.Module, channels, (height, width))
+    check_backbone(net, channels)
     pretrained_statistics = getattr(net, "statistics", None)
     statistics = pretrained_statistics or channel_statistics(image_set.images, split.train)
     backbone = NormalizedBackbone(net, *statistics)
@@ -249,7 +259,9 @@ def _build_model(
     backbone.fit(image_set.images[torch.from_numpy(sample)])
     pl.seed_everything(derived_seed(settings.seed, "method"), verbose=False)
     num_classes = len(image_set.classes)
-    method = build("method", settings.method, backbone.num_features, settings.bits, num_classes)
+    method = build_instance(
+        "method", settings.method, Method, backbone.num_features, settings.bits, num_classes
+    )
     return backbone, method
 
 

@@ -1,5 +1,7 @@
 """The record of a run: what determined it, and where it ran."""
 
+import json
+import logging
 import os
 import platform
 import subprocess
@@ -15,6 +17,15 @@ from deephash.data.splits import Split, find_query_duplicates
 from deephash.experiment.settings import Settings
 
 LIBRARIES = ("pytorch-lightning", "torchvision", "numpy", "numba")
+RECORD = "record.json"  # in the folder of a run
+CODE = {  # keys of a record that tell which code ran, in words
+    "source_digest": "the source of backbone or training",
+    "method_digest": "the source of the method",
+    "versions": "the version of deephash or torch",
+    "libraries": "the version of a library",
+}
+
+logger = logging.getLogger(__name__)
 
 
 def make_record(
@@ -23,6 +34,7 @@ def make_record(
     split: Split,
     trainer_config: dict[str, Any],
     source_digest: str,
+    method_digest: str,
 ) -> dict[str, Any]:
     """Plain values: data, split, model, versions, code and machine.
 
@@ -32,6 +44,7 @@ def make_record(
         split: of them.
         trainer_config: resolved settings of Lightning's Trainer.
         source_digest: of the code of backbone and training.
+        method_digest: of the code of the method.
     """
     return {
         "dataset": image_set.name,
@@ -49,6 +62,7 @@ def make_record(
         "versions": {name: version(name) for name in ("deephash", "torch")},
         "commit": current_commit(),
         "source_digest": source_digest,
+        "method_digest": method_digest,
         "python": platform.python_version(),
         "processor": processor_name(),
         "cores": os.cpu_count(),
@@ -57,6 +71,35 @@ def make_record(
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def note_changed_code(record: dict[str, Any], path: Path) -> None:
+    """Compare the code of a resumed run with that of its record so far, and keep the earlier.
+
+    Where they differ, a warning says in what, and `record["earlier_code"]` lists what ran before,
+    the first first.
+
+    Args:
+        record: of this session; changed.
+        path: of the record of the session before.
+    """
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):  # it is not there, or damaged
+        before = record
+    earlier = before.get("earlier_code", [])
+    # Version 0.2 recorded no digests.
+    changed = [name for key, name in CODE.items() if before.get(key, record[key]) != record[key]]
+    if changed:
+        earlier.append({key: before.get(key) for key in ("commit", *CODE)})
+        logger.warning(
+            "%s: it is resumed with other code than before: changed is %s. Finished phases stay "
+            "as they are.",
+            path.parent.name,
+            ", ".join(changed),
+        )
+    if earlier:
+        record["earlier_code"] = earlier
 
 
 def processor_name() -> str:

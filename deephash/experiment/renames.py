@@ -4,6 +4,16 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+PROTOCOL_SETTINGS = {  # by the name of the function
+    "per_class": {"queries": "queries_per_class", "train": "train_per_class"},
+    "stratified": {"queries": "query_fraction"},
+    "given": {"tolerated": "max_missing_fraction"},
+}
+DATASET_SETTINGS = {
+    "mark": "label_separator",
+    "tolerated": "max_invalid_fraction",
+    "keep_decoded": "cache_decoded",
+}
 SETTINGS = (  # patterns of whole names, their replacements
     (r"phase\.(\w+)\.warmup", r"training.\1.scheduler.warmup"),
     (r"phase(\..+)?", r"training\1"),
@@ -11,14 +21,13 @@ SETTINGS = (  # patterns of whole names, their replacements
     (r"validation\.share", "protocol.validation.fraction"),
     (r"validation\.database", "protocol.validation.database_size"),
     (r"validation", "protocol.validation"),
-    (r"dataset\.mark", "dataset.label_separator"),
-    (r"dataset\.tolerated", "dataset.max_invalid_fraction"),
-    (r"dataset\.keep_decoded", "dataset.cache_decoded"),
-    (r"protocol\.tolerated", "protocol.max_missing_fraction"),
-    (r"protocol\.queries", "protocol.queries_per_class"),
-    (r"protocol\.queries", "protocol.query_fraction"),
-    (r"protocol\.train", "protocol.train_per_class"),
     (r"logger\.(mode|project|group)", r"logger.wandb.\1"),
+    *((rf"dataset\.{old}", f"dataset.{new}") for old, new in DATASET_SETTINGS.items()),
+    *(
+        (rf"protocol\.{old}", f"protocol.{new}")
+        for names in PROTOCOL_SETTINGS.values()
+        for old, new in names.items()
+    ),
 )
 CHOICES = {
     ("dataset", "images"): "dataset=image_folder",
@@ -38,16 +47,6 @@ TARGETS = {
         for name in ("csv", "wandb")
     },
 }
-PROTOCOL_SETTINGS = {  # by the name of the function
-    "per_class": {"queries": "queries_per_class", "train": "train_per_class"},
-    "stratified": {"queries": "query_fraction"},
-    "given": {"tolerated": "max_missing_fraction"},
-}
-DATASET_SETTINGS = {
-    "mark": "label_separator",
-    "tolerated": "max_invalid_fraction",
-    "keep_decoded": "cache_decoded",
-}
 
 
 def renamed_setting(name: str, valid: Collection[str]) -> str | None:
@@ -60,6 +59,26 @@ def renamed_setting(name: str, valid: Collection[str]) -> str | None:
     matches = [(re.fullmatch(pattern, name), new) for pattern, new in SETTINGS]
     names = [match.expand(new) for match, new in matches if match]
     return next((new for new in names if new in valid), next(iter(names), None))
+
+
+def find_rename(place: str, node: dict[str, Any]) -> str | None:
+    """What a dataset or protocol node of version 0.2 says under an old name, and the present name.
+
+    Args:
+        place: where the node stands in the configuration.
+        node: `_target_`, which may be the user's own, and settings.
+    """
+    target = str(node.get("_target_"))
+    if target in TARGETS:
+        return f"{place}._target_={target} is now {TARGETS[target]}."
+    if not target.startswith("deephash."):
+        return None
+    names = {
+        "dataset": DATASET_SETTINGS,
+        "protocol": PROTOCOL_SETTINGS.get(target.rpartition(".")[2], {}),
+    }[place]
+    old = next((name for name in node if name in names), None)
+    return old and f"{place}.{old} is now {place}.{names[old]}."
 
 
 def is_old_config(config: dict[str, Any]) -> bool:

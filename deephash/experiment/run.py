@@ -4,9 +4,11 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
+from deephash.core.errors import UserError
 from deephash.core.ranks import is_rank_zero
 from deephash.experiment.console import quiet_libraries
 from deephash.experiment.run_dir import (
@@ -43,9 +45,8 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
     if folder and (folder / CONFIG).is_file():
         settings = match_settings_to_resume(settings, folder)
     if settings.resume and (settings.resume / METRICS).is_file():
-        logger.info("%s: found finished", settings.resume.name)
-        results = json.loads((settings.resume / METRICS).read_text())
-        return _objective(results["validation"])
+        logger.info("reusing the finished run in %s", settings.resume)
+        return _objective(read_metrics(settings.resume)["validation"])
     run_dir = settings.resume or folder or settings.run_dir
     if not settings.resume and is_rank_zero():
         check_unused(run_dir)
@@ -55,6 +56,24 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
 
         with quiet_libraries():  # after the import, at which Lightning sets its log level
             return _objective(train_and_evaluate(settings, run_dir))
+
+
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """What a finished run wrote: metrics of test and validation, seconds, and the record.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run_dir / METRICS
+    try:
+        results: dict[str, Any] = json.loads(path.read_text())
+        results["test"]["map"], results["validation"], results["seconds"], results["record"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} does not hold the metrics of a run. Delete it, and resume the run: it is "
+            "evaluated again."
+        ) from None
+    return results
 
 
 def _objective(metrics: Mapping[str, float]) -> float:

@@ -14,7 +14,7 @@ from deephash.core.errors import UserError
 from deephash.core.io import atomic_write
 from deephash.core.ranks import is_rank_zero
 from deephash.experiment.renames import is_old_config, upgrade_config
-from deephash.experiment.settings import Settings, validate_settings
+from deephash.experiment.settings import Settings, folder_to_resume, validate_settings
 
 CONFIG, METRICS, LOCK = "config.yaml", "metrics.json", ".lock"
 STUDY = "study.log"  # of a search for settings, beside the folders of its runs
@@ -24,6 +24,14 @@ MAY_CHANGE_ON_RESUME = ("trainer", "logger", "tags", "data_dir", "cache_dir", "r
 def is_multirun() -> bool:
     """Whether Hydra runs one of many jobs."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def task_overrides() -> list[str]:
+    """The overrides of this run that are not Hydra's own, as given: interpolations stay."""
+    if not HydraConfig.initialized():
+        return []
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return list(overrides)
 
 
 def sweep_name(run_dir: Path) -> str | None:
@@ -84,10 +92,9 @@ def load_settings_to_resume(cfg: DictConfig) -> Settings:
     Raises:
         UserError: no run is there, or another setting is given on the command line.
     """
-    run_dir = Path(cfg.resume)
+    run_dir = folder_to_resume(cfg)
     saved = read_config(run_dir)
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    for override in overrides:
+    for override in task_overrides():
         group = override.lstrip("+~").partition("=")[0].partition(".")[0]
         if group not in MAY_CHANGE_ON_RESUME:
             raise UserError(

@@ -1,17 +1,72 @@
 """Settings of a run: their types and ranges. No default stands here, all are in `conf/`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from deephash.core.errors import UserError, did_you_mean
-from deephash.core.instantiate import Node, lower_first
-from deephash.experiment.renames import renamed_setting
-from deephash.training.settings import AugmentSettings, ClassifyPhase, HashPhase, Strict
+from deephash.core.instantiate import Node, describe_problem, format_value
+from deephash.experiment.renames import find_rename, renamed_setting
+from deephash.training.settings import (
+    AugmentSettings,
+    ClassifyPhase,
+    HashPhase,
+    NonNegativeInt,
+    PositiveInt,
+    Strict,
+)
 
+MAX_BITS = 2**16 - 1  # Hamming distances are uint16
+TRAINER_SETTINGS_OF_THE_RUN = {  # what to use in their place
+    **dict.fromkeys(("max_epochs", "min_epochs", "max_time"), "training.<phase>.epochs."),
+    **dict.fromkeys(("max_steps", "min_steps", "fast_dev_run"), "debug=fewsteps."),
+    "overfit_batches": "debug=overfit.",
+    "logger": "logger=csv.",
+    "default_root_dir": "run_dir.",
+    **dict.fromkeys(
+        (
+            "barebones",
+            "callbacks",
+            "enable_checkpointing",
+            "enable_model_summary",
+            "enable_progress_bar",
+            "limit_predict_batches",
+            "num_sanity_val_steps",
+            "plugins",
+            "use_distributed_sampler",
+        ),
+        "",
+    ),
+}
+POSITIVE_TRAINER_SETTINGS = (
+    "devices",
+    "limit_train_batches",
+    "val_check_interval",
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+)
+GLOBAL_GROUPS = ("recipe", "dataset_method", "experiment", "debug")
+
+
+def _refuse_empty(value: Any) -> Any:
+    if value == "":
+        raise PydanticCustomError("path_type", "Input should be a path")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_refuse_empty)]
 Phase = Annotated[ClassifyPhase | HashPhase, Field(discriminator="objective")]
 
 
@@ -48,7 +103,10 @@ class Phases(Strict):
 
 
 class Range(Strict):
-    """Numbers from `low` to `high`, integers if both are; `log`: uniform in the logarithm."""
+    """Numbers from `low` to `high`; `log`: uniform in the logarithm.
+
+    Integers if both are, unless the setting is a fraction.
+    """
 
     setting: str
     low: int | float
@@ -60,26 +118,44 @@ class Choices(Strict):
     """One of several values."""
 
     setting: str
-    choices: Annotated[list[bool | int | float | str], Field(min_length=1)]
+    choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
+
+
+def _kind_of_space(node: Any) -> str:
+    has_choices = "choices" in node if isinstance(node, dict) else isinstance(node, Choices)
+    return "Choices" if has_choices else "Range"
+
+
+Space = Annotated[
+    Annotated[Range, Tag("Range")] | Annotated[Choices, Tag("Choices")],
+    Discriminator(_kind_of_space),
+]
 
 
 class Tuning(Strict):
     """What a search for settings tries, and how often."""
 
     trials: PositiveInt
-    space: Annotated[list[Range | Choices], Field(min_length=1)]
+    space: Annotated[list[Space], Field(min_length=1)]
+
+
+# One may stand without brackets. W&B takes up to 64 characters.
+Tags = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=64)]],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+]
 
 
 class Settings(Strict):
     """One run, validated."""
 
-    bits: PositiveInt
+    bits: Annotated[PositiveInt, Field(le=MAX_BITS)]
     seed: NonNegativeInt
-    tags: list[str]
-    data_dir: Path
-    run_dir: Path
-    cache_dir: Path
-    resume: Path | None
+    tags: Tags
+    data_dir: Folder
+    run_dir: Folder
+    cache_dir: Folder
+    resume: Folder | None
     dataset: Node
     protocol: ProtocolSettings
     augment: AugmentSettings
@@ -104,14 +180,18 @@ def validate_settings(cfg: DictConfig) -> Settings:
         UserError: a setting is missing, unknown, of the wrong type or out of range.
     """
     try:
-        resolved = replace_phase_parts(cfg)
-        values: Any = OmegaConf.to_container(resolved, resolve=True, throw_on_missing=True)
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise UserError(_first_problem(error)) from None
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        reason, key = str(error).splitlines()[0], re.search(r"full_key: (\S+)", str(error))
+        raise UserError(f"{key[1]}: {reason}." if key else reason) from None
+    for place, node in ("dataset", settings.dataset), ("protocol", settings.protocol.node()):
+        if sentence := find_rename(place, node):
+            raise UserError(sentence)
     _check_phases(settings)
+    _check_trainer(settings.trainer)
     if settings.evaluation.radius > settings.bits:
         raise UserError(
             f"evaluation.radius={settings.evaluation.radius} is more than bits={settings.bits}. "
@@ -120,24 +200,34 @@ def validate_settings(cfg: DictConfig) -> Settings:
     return settings
 
 
-def replace_phase_parts(cfg: DictConfig) -> DictConfig:
-    """`cfg` with the optimizer and scheduler of every phase replaced by those chosen for all."""
-    cfg = cfg.copy()
-    for group in ("optimizer", "scheduler"):
-        node = cfg.get(group)
-        with open_dict(cfg):
-            cfg.pop(group, None)
-        for phase in cfg.training.values() if node is not None else ():
-            phase[group] = node
-    return cfg
+def folder_to_resume(cfg: DictConfig) -> Path:
+    """The folder that `cfg.resume` names.
+
+    Raises:
+        UserError: it is not a path.
+    """
+    if not isinstance(cfg.resume, str | Path):
+        raise UserError(f"resume={cfg.resume}: must be a run's folder.")
+    return Path(cfg.resume)
+
+
+def _check_trainer(trainer: Node) -> None:
+    for name in trainer:
+        if name in TRAINER_SETTINGS_OF_THE_RUN:
+            instead = TRAINER_SETTINGS_OF_THE_RUN[name]
+            hint = f"Use {instead}" if instead else "Omit it."
+            raise UserError(f"trainer.{name}: the run sets this itself. {hint}")
+    for name in POSITIVE_TRAINER_SETTINGS:
+        if trainer.get(name) in (0, "0"):
+            raise UserError(f"trainer.{name}={trainer[name]}: must be greater than 0.")
 
 
 def _check_phases(settings: Settings) -> None:
     order = settings.phases.order
     for name in order:
         if name not in settings.training:
-            hint = did_you_mean(name, settings.training)
-            raise UserError(f"phases.order: there is no phase '{name}'. {hint}")
+            hint = did_you_mean(name, settings.training) if settings.training else "It is empty."
+            raise UserError(f"phases.order: there is no phase '{name}' in training. {hint}")
         if order.count(name) > 1:
             raise UserError(
                 f"phases.order names '{name}' twice. Define another phase: +training.<name>=..."
@@ -152,13 +242,33 @@ def _check_phases(settings: Settings) -> None:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    parts = [str(part) for part in problem["loc"]]
+    parts, kind, value = list(problem["loc"]), problem["type"], problem["input"]
     if parts[0] == "training" and len(parts) > 2:
         del parts[2]  # pydantic's name of the kind of phase
-    place = ".".join(part for part in parts if part not in ("Range", "Choices"))
-    if problem["type"] == "missing":
+    place = str(parts[0])
+    for part in parts[1:]:
+        if part not in ("Range", "Choices", "int", "float"):  # pydantic's names of alternatives
+            place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    if kind == "union_tag_not_found":
+        kind, place = "missing", f"{place}.objective"
+    if kind == "missing":
         return f"{place}: this setting has no value; give one as {place}=..."
-    if problem["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
+        if place in GLOBAL_GROUPS:
+            return f"{place}: the chosen file must begin with '# @package _global_'."
         new_name = renamed_setting(place, ())
         return f"{place} is now {new_name}." if new_name else f"{place}: there is no such setting."
-    return f"{place}={problem['input']}: {lower_first(problem['msg'])}."
+    if kind == "union_tag_invalid":
+        place, value = f"{place}.objective", value["objective"]
+        return f"{place}={format_value(value)}: must be 'classify' or 'hash'."
+    if kind == "too_short":
+        return f"{place}=[]: must not be empty."
+    if "int" in parts:  # or a float
+        problem = {**problem, "type": "float_type"}
+    hint = ""
+    if kind in ("path_type", "string_type") and isinstance(value, int | float):
+        is_entry = place.endswith("]")
+        name = place.rpartition("[")[0] if is_entry else place
+        quoted = f"['{value}']" if is_entry else f"'{value}'"
+        hint = "" if "[" in name else f' Quote it: "{name}={quoted}"'
+    return f"{place}={format_value(value)}: {describe_problem(problem)}.{hint}"

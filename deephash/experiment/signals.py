@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from deephash.core.errors import UserError
 from deephash.core.program import resume_command
 from deephash.core.ranks import is_rank_zero, launched_world_size, should_report_error
 
@@ -22,6 +24,9 @@ def interruptible(config: Path) -> Iterator[None]:
     """On Ctrl-C or SIGTERM, say how to resume the run whose settings lie in `config`, and exit.
 
     The exit code is 130. On SIGUSR1 in a Slurm job, the job is queued again first.
+
+    Raises:
+        UserError: a module that the run uses called `sys.exit`.
     """
     handlers: dict[signal.Signals, Any] = {signal.SIGTERM: signal.default_int_handler}
     if not is_rank_zero() and launched_world_size() == 1:
@@ -35,7 +40,10 @@ def interruptible(config: Path) -> Iterator[None]:
         signal.signal(number, handlers[number])
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns the first into the second.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise UserError(_describe_exit(stop)) from None
         hint = f" Resume with: {resume_command(config.parent)}" if config.is_file() else ""
         if should_report_error():
             print(f"\nStopped.{hint}", file=sys.stderr)
@@ -43,6 +51,12 @@ def interruptible(config: Path) -> Iterator[None]:
     finally:
         for number in installed:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _describe_exit(stop: SystemExit) -> str:
+    frames = traceback.extract_tb(stop.__traceback__)
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
+    return f"sys.exit({stop.code!r}) was called in {place}. Raise an exception there instead."
 
 
 def is_slurm_restart() -> bool:

@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MultilabelAccuracy
 
 from deephash.core.distributed import all_gather_with_grad
 from deephash.core.errors import UserError
+from deephash.core.shapes import check_shape, describe
 from deephash.data.datamodule import Batch
 from deephash.methods.base import HashBatch, Method
 from deephash.metrics.hamming_ranking import HammingRanking
@@ -32,6 +33,7 @@ class PhaseModule(pl.LightningModule):
         identity: plain values that tell which model this is; written into the checkpoints.
         cache_key: of what determines this training, where runs may share it. A training that is
             continued keeps the key that it began with.
+        trained_from: digest of the weights that the phase before left; empty in the first phase.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class PhaseModule(pl.LightningModule):
         schedule: Schedule,
         identity: dict[str, Any],
         cache_key: str = "",
+        trained_from: str = "",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -49,6 +52,7 @@ class PhaseModule(pl.LightningModule):
         self.schedule = schedule
         self.identity = identity
         self.cache_key = cache_key
+        self.trained_from = trained_from
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -72,6 +76,7 @@ class PhaseModule(pl.LightningModule):
         """Add the identity of the model, and what determined it."""
         checkpoint["deephash"] = self.identity
         checkpoint["cache_key"] = self.cache_key
+        checkpoint["trained_from"] = self.trained_from
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the key that the training began with."""
@@ -176,24 +181,27 @@ class HashingModule(PhaseModule):
         (n, num_features) where `head_only`.
 
         Raises:
-            UserError: the method's logits have another shape.
+            UserError: the method's logits are no tensor of this shape.
         """
         features = images if self.head_only else self.backbone(images)
         with torch.autocast(features.device.type, enabled=False):
             logits = self.method(features)
-        if logits.shape != (len(images), self.bits):
-            raise UserError(
-                f"method: {type(self.method).__name__}.forward returns logits of shape "
-                f"{tuple(logits.shape)} for {len(images)} images; bits={self.bits} needs "
-                f"({len(images)}, {self.bits})."
-            )
+        place = f"method: {type(self.method).__name__}.forward"
+        check_shape(place, logits, (len(images), self.bits), "(images, bits)")
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The terms of the method's loss.
+
+        Raises:
+            UserError: they are no dictionary of scalars, with a loss that can be minimised.
+        """
         labels = batch["labels"]
         logits = all_gather_with_grad(self(batch["images"]), len(labels))
         with torch.autocast(logits.device.type, enabled=False):
-            return self.method.loss(HashBatch(logits, labels))
+            terms = self.method.loss(HashBatch(logits, labels))
+        _check_terms(f"method: {type(self.method).__name__}.loss", terms)
+        return terms
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         role: Literal["query", "database"] = "query" if dataloader_idx == 0 else "database"
@@ -225,6 +233,27 @@ class HashingModule(PhaseModule):
                 f"Lower {self._place}.optimizer.lr, change the settings of the method, or start "
                 "from a pre-trained backbone (phases=full), if this one is not."
             )
+
+
+def _check_terms(place: str, terms: Any) -> None:
+    """Check what a method's loss returns.
+
+    Raises:
+        UserError: it is not a dictionary of scalar tensors, with a loss that can be minimised.
+    """
+    wanted = "it must return a dictionary of scalar tensors, one of them 'loss'."
+    if not isinstance(terms, Mapping):
+        raise UserError(f"{place} returns {describe(terms)}; {wanted}")
+    for name, value in terms.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise UserError(f"{place} returns {describe(value)} as '{name}'; {wanted}")
+    if "loss" not in terms:
+        raise UserError(f"{place} returns the terms {list(terms)}; {wanted}")
+    if torch.is_grad_enabled() and not terms["loss"].requires_grad:
+        raise UserError(
+            f"{place}: 'loss' has no gradient. Compute it from batch.logits, without detach(), "
+            "without rounding, and not in integers."
+        )
 
 
 class FeatureExtractor(pl.LightningModule):

@@ -1,8 +1,12 @@
 """Optimizers and learning-rate schedules of a phase, built from its settings."""
 
+import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from inspect import signature
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from deephash.core.errors import UserError, did_you_mean
-from deephash.core.instantiate import build
+from deephash.core.instantiate import Node, build, build_instance
 from deephash.training.settings import PhaseSettings
 
 Schedule = Callable[[int, int], float]  # (step, total steps) to the factor of the rate
@@ -34,11 +38,24 @@ class PhaseOptimization:
         self._make = build(f"{place}.optimizer", phase.optimizer, partial=True)
         self.schedule: Schedule = build(f"{place}.scheduler", phase.scheduler, partial=True)
         # Both are tried, so that what they refuse is known before anything is trained.
-        build(f"{place}.optimizer", phase.optimizer, [nn.Parameter(torch.zeros(1))])
-        build(f"{place}.scheduler", phase.scheduler, 0, 1)
+        _try_optimizer(f"{place}.optimizer", phase.optimizer)
+        with _refusal(f"{place}.scheduler", phase.scheduler):
+            factor = build(f"{place}.scheduler", phase.scheduler, 0, 1)
+        if not isinstance(factor, Real | Tensor) or not math.isfinite(factor):
+            raise UserError(
+                f"{place}.scheduler: {phase.scheduler['_target_']} returns {factor!r} for step 0 "
+                "of 1, not a finite number."
+            )
         for prefix, settings in self.param_groups.items():
-            node = {**phase.optimizer, **settings}
-            build(f"{place}.param_groups.{prefix}", node, [nn.Parameter(torch.zeros(1))])
+            group_place = f"{place}.param_groups.{prefix}"
+            for name in settings:
+                if name == "params" or name.startswith("_"):
+                    valid = [key for key in signature(self._make).parameters if key != "params"]
+                    raise UserError(
+                        f"{group_place}.{name} is no setting of the optimizer. Valid: "
+                        f"{', '.join(valid)}."
+                    )
+            _try_optimizer(group_place, {**phase.optimizer, **settings})
         if "timm.optim.muon" in sys.modules:  # else no phase uses it so far
             set_muon_dtype(muon_dtype)
 
@@ -46,13 +63,34 @@ class PhaseOptimization:
         """The optimizer of these parameters, given by name.
 
         Raises:
-            UserError: a prefix in `param_groups` names no parameter, or a setting there is unknown.
+            UserError: there are no parameters, a prefix in `param_groups` names none, or a setting
+                there is unknown.
         """
         groups = group_parameters(parameters, self.param_groups, f"{self.place}.param_groups")
+        if not parameters:
+            raise UserError(
+                f"{self.place}: what this phase trains has no parameters. Leave it out of "
+                "phases.order, or give the method a layer to train."
+            )
         try:
             return self._make(groups)
         except (TypeError, ValueError) as error:
             raise UserError(f"{self.place}.param_groups={self.param_groups}: {error}") from None
+
+
+def _try_optimizer(place: str, node: Node) -> None:
+    with _refusal(place, node):
+        build_instance(place, node, Optimizer, [nn.Parameter(torch.zeros(1))])
+
+
+@contextmanager
+def _refusal(place: str, node: Node) -> Iterator[None]:
+    """Explain what the target of a node raises, other than ValueError, when it is tried."""
+    try:
+        yield
+    except (TypeError, ArithmeticError) as error:
+        settings = {key: value for key, value in node.items() if key != "_target_"}
+        raise UserError(f"{place}={settings}: {node['_target_']} refuses it: {error}.") from None
 
 
 def group_parameters(

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    ModelCheckpoint,
-    RichModelSummary,
-    RichProgressBar,
-)
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from deephash.core.distributed import broadcast_object
+from deephash.core.errors import UserError
 from deephash.core.io import atomic_write
 from deephash.core.ranks import is_rank_zero
 from deephash.core.seeds import derived_seed
@@ -31,7 +28,7 @@ from deephash.training.callbacks import (
     loggers_starting_empty,
     replay,
 )
-from deephash.training.checkpoints import copy_checkpoint, read_checkpoint
+from deephash.training.checkpoints import copy_checkpoint, read_checkpoint, weights_digest
 from deephash.training.features import extract_features
 from deephash.training.modules import Classifier, HashingModule
 from deephash.training.optimization import PhaseOptimization
@@ -40,6 +37,8 @@ from deephash.training.settings import ClassifyPhase, PhaseSettings
 from deephash.training.state import History, Model, TrainingData
 
 log = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished.ckpt"  # suffix of the checkpoint of a phase at work
 
 
 class PhaseRunner:
@@ -80,19 +79,24 @@ class PhaseRunner:
         self.is_resumed = is_resumed
         self.show_progress = show_progress
         self.history = History()
+        self.later_phases: list[str] = []  # than the one at work
+        self.trained_from = ""  # see `PhaseModule`
 
     def run(self, phases: Mapping[str, PhaseSettings]) -> History:
         """Run the phases, by name, in order.
 
         Raises:
-            UserError: a checkpoint is corrupt or of another model, or the training failed in a way
-                that a setting mends.
+            UserError: a checkpoint is missing, corrupt or of another model, or the training failed
+                in a way that a setting mends.
         """
+        backbone, method = self.model.backbone.backbone, self.model.method
+        log.info("backbone %s, method %s", _describe_size(backbone), _describe_size(method))
         history = self.history
         phases_so_far: dict[str, PhaseSettings] = {}
         for name, phase in phases.items():
             start = time.perf_counter()
             phases_so_far[name] = phase
+            self.later_phases = list(phases)[len(phases_so_far) :]
             pl.seed_everything(derived_seed(self.data.seed, name), verbose=False)
             is_shared = isinstance(phase, ClassifyPhase)
             cached = self.cache.path(phases_so_far) if is_shared else None
@@ -104,6 +108,7 @@ class PhaseRunner:
                     self._pretrain(name, phase, module, curves, cached)
             else:
                 self._load_or_train(name, phase, module, curves)
+            self.trained_from = self._weights_digest(name)
             history.rows += curves.rows
             history.seconds[name] = curves.earlier_seconds + time.perf_counter() - start
             history.earlier_seconds += curves.earlier_seconds
@@ -119,6 +124,7 @@ class PhaseRunner:
             "schedule": optimization.schedule,
             "identity": {**model.identity, "phase": name},
             "cache_key": cache_key,
+            "trained_from": self.trained_from,
         }
         if isinstance(phase, ClassifyPhase):
             for key in ("bits", "method"):  # a pre-training does not depend on them
@@ -156,7 +162,7 @@ class PhaseRunner:
             elif is_rank_zero() and not cached.is_file():
                 copy_checkpoint(checkpoint_path, cached)
             return
-        log.info("%s: found finished in %s", name, cached)
+        log.info("%s: reusing the finished pre-training in %s", name, cached)
         checkpoint = self._load(cached, module, curves)
         replay(curves.rows, self.loggers)
         curves.mark_as_cached()
@@ -172,14 +178,29 @@ class PhaseRunner:
         module: Classifier | HashingModule,
         curves: CurveRecorder,
     ) -> None:
-        """Load what this run has trained, or train it."""
+        """Load what this run has trained, or train it.
+
+        Raises:
+            UserError: it is missing, and a later phase began from it.
+        """
         checkpoint_path = self._checkpoint_path(name)
         if broadcast_object(checkpoint_path.is_file()):
             self._load(checkpoint_path, module, curves)
             loggers = loggers_starting_empty(self.loggers) if self.is_resumed else self.loggers
             replay(curves.rows, loggers)
         else:
+            self._check_not_begun_later(checkpoint_path)
             self._train(name, phase, module, curves)
+
+    def _check_not_begun_later(self, missing: Path) -> None:
+        paths = [self._checkpoint_path(name) for name in self.later_phases]
+        paths += [path.with_suffix(UNFINISHED) for path in paths]
+        names = broadcast_object(", ".join(path.name for path in paths if path.is_file()))
+        if names:
+            raise UserError(
+                f"{missing} is missing, and {names} beside it began from it. Put it back, or "
+                f"remove {names}, too, and all are trained again."
+            )
 
     def _train(
         self,
@@ -190,7 +211,7 @@ class PhaseRunner:
     ) -> None:
         features = self._features_of_all() if phase.trains == "head" else None
         data = self.data.serve(phase.batch_size, phase=name, features=features)
-        unfinished = self._checkpoint_path(name).with_suffix(".unfinished.ckpt")
+        unfinished = self._checkpoint_path(name).with_suffix(UNFINISHED)
         callbacks: list[Callback] = [
             EpochSeeder(derived_seed(self.data.seed, name)),
             SigtermHandlerKeeper(),
@@ -205,8 +226,6 @@ class PhaseRunner:
                 save_on_train_epoch_end=True,
             ),
         ]
-        if not self.history.seconds:
-            callbacks.append(RichModelSummary(max_depth=2))
         trainer = self.make_trainer(
             callbacks=callbacks, logger=self.loggers, max_epochs=phase.epochs
         )
@@ -215,7 +234,7 @@ class PhaseRunner:
         plural = "" if phase.epochs == 1 else "s"
         log.info("%s: %d epoch%s%s", name, phase.epochs, plural, suffix)
         if is_continued:
-            read_checkpoint(unfinished, module.identity)
+            self._load_weights(unfinished, module)  # again by Lightning, which would not explain
         trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if is_continued else None)
         if is_rank_zero():
             unfinished.replace(self._checkpoint_path(name))
@@ -230,6 +249,13 @@ class PhaseRunner:
         features[torch.from_numpy(needed)] = extracted
         return features
 
+    def _weights_digest(self, name: str) -> str:
+        is_last = not self.later_phases
+        digest = (
+            "" if is_last or not is_rank_zero() else weights_digest(self._checkpoint_path(name))
+        )
+        return broadcast_object(digest)
+
     def _checkpoint_path(self, name: str) -> Path:
         """Where the checkpoint of a finished phase lies."""
         return self.checkpoint_dir / f"{name}.ckpt"
@@ -237,8 +263,23 @@ class PhaseRunner:
     def _load(
         self, path: Path, module: Classifier | HashingModule, curves: CurveRecorder
     ) -> dict[str, Any]:
-        checkpoint = read_checkpoint(path, module.identity)
-        module.load_state_dict(checkpoint["state_dict"])
+        checkpoint = self._load_weights(path, module)
         module.on_load_checkpoint(checkpoint)
         curves.load_state_dict(checkpoint["callbacks"][curves.state_key])
         return checkpoint
+
+    def _load_weights(self, path: Path, module: Classifier | HashingModule) -> dict[str, Any]:
+        checkpoint = read_checkpoint(path, module.identity, module.trained_from)
+        try:
+            module.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} does not fit the code of backbone or method, which has changed: "
+                f"{' '.join(str(error).split())} Undo the change, or start a new run."
+            ) from None
+        return checkpoint
+
+
+def _describe_size(module: nn.Module) -> str:
+    count = sum(parameter.numel() for parameter in module.parameters() if not is_lazy(parameter))
+    return f"{type(module).__name__}: {count:,} parameters"

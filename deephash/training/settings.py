@@ -2,21 +2,33 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from deephash.core.instantiate import Node
+
+
+def _refuse_boolean(value: Any) -> Any:
+    if isinstance(value, bool):  # for Python they are numbers
+        raise PydanticCustomError("int_type", "Input should be an integer")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
+PositiveInt = Annotated[Integer, Field(gt=0)]
+NonNegativeInt = Annotated[Integer, Field(ge=0)]
 
 
 class Strict(BaseModel):
     """Settings that refuse unknown names, and do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class _Phase(Strict):
     trains: Literal["all", "head"]
     epochs: PositiveInt
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[Integer, Field(ge=2)]
     optimizer: Node
     scheduler: Node
     param_groups: dict[str, dict[str, Any]] | None  # by prefix of the parameters' names

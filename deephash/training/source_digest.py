@@ -19,8 +19,9 @@ def source_digest(*targets: Any) -> str:
 
     That is the modules that define them, the packages that these are in, and all that they import,
     directly or not, from their own top-level package, from this one, or from files that are not
-    installed. Libraries are left out: `library_versions` tells them apart. The names and order of
-    the files do not matter, only their contents.
+    installed. Imports are `import` statements; what `importlib.import_module` loads by name is not
+    seen. Libraries are left out: `library_versions` tells them apart. The names and order of the
+    files do not matter, only their contents, comments included.
 
     Args:
         targets: classes or functions.

@@ -74,7 +74,10 @@ def test_an_audit_without_leaks_is_printed_and_written() -> None:
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["all", "300", "1,348", "149", "1,497"] in lines
     assert ["8", "30", "130", "14", "144"] in lines
-    assert "no query is trained on or searched, by id, pixels or look" in result.stdout
+    assert (
+        "no query also occurs in the training set or the database (compared by id, pixels and look)"
+        in result.stdout
+    )
     audit = json.loads(Path("results/audit.json").read_text())
     assert audit["name"] == "digits"
     assert audit["sizes"] == {"query": 300, "train": 1348, "validation": 149, "database": 1497}
@@ -141,7 +144,10 @@ def test_near_duplicates_are_not_reported_with_no_near(lists: list[str]) -> None
     plant_near_duplicate()
     result = run_command("data", "audit", "--no-near", *lists)
     assert result.exit_code == 0, result.output
-    assert "no query is trained on or searched, by id or pixels\n" in result.stdout
+    assert (
+        "no query also occurs in the training set or the database (compared by id and pixels)\n"
+        in result.stdout
+    )
 
 
 def test_long_lists_are_shortened_on_the_terminal_only(lists: list[str]) -> None:

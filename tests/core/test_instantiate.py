@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deephash.core.errors import UserError
-from deephash.core.instantiate import build, check_node, without_import_paths
+from deephash.core.instantiate import build, build_instance, check_node, without_import_paths
 
 SCALER = """
 class Scaler:
@@ -26,6 +26,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "scaling.py").write_text(SCALER)
     (folder / "needs_other.py").write_text("import a_package_that_is_not_there")
     (folder / "broken.py").write_text("def f(:")
+    (folder / "exits.py").write_text("import sys\nsys.exit('no data')")
     monkeypatch.syspath_prepend(tmp_path)
     yield folder.name
     for name in [name for name in sys.modules if name.partition(".")[0] == folder.name]:
@@ -46,6 +47,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("mylab_nets.scaling", "it is a module, not a class or function."),
         ("mylab_nets.needs_other.Foo", "'mylab_nets.needs_other' imports 'a_package_that_is_not"),
         ("mylab_nets.broken.Foo", "importing 'mylab_nets.broken' fails: SyntaxError"),
+        (
+            "mylab_nets.exits.Foo",
+            "importing 'mylab_nets.exits' fails: it calls sys.exit('no data')",
+        ),
         ("Scaler", "give the full import path of a class or function"),
         ("mylab_nets..Scaler", "give the full import path of a class or function"),
     ],
@@ -59,6 +64,33 @@ def test_missing_target_is_one_sentence(package: str, target: str, reason: str) 
     assert "\n" not in message
 
 
+def test_a_target_without_a_signature_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="^net._target_=builtins.dict is built into Python"):
+        build("net", {"_target_": "builtins.dict"})
+
+
+@pytest.mark.parametrize(
+    ("args", "settings", "message"),
+    [
+        ((), {"factor": 2.0}, "missing a required argument: 'side'"),
+        ((3,), {"side": 4}, "multiple values for argument 'side'"),
+        ((3, 4), {}, "too many positional arguments"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_one_sentence(
+    package: str, args: tuple[int, ...], settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^net: Scaler, called with {len(args)} arg.*: {message}"):
+        build("net", {"_target_": f"{package}.scaling.Scaler", **settings}, *args)
+
+
+def test_what_is_no_instance_of_a_class_is_refused(package: str) -> None:
+    node = {"_target_": f"{package}.scaling.Scaler"}
+    assert build_instance("net", node, object, 3).side == 3
+    with pytest.raises(UserError, match=r"^net\._target_=.* makes a Scaler; it must make a .*Path"):
+        build_instance("net", node, Path, 3)
+
+
 @pytest.mark.parametrize("name", ["Scaler", "Scaler.Inner"])
 def test_targets_are_found(package: str, name: str) -> None:
     check_node("backbone", {"_target_": f"{package}.scaling.{name}"})
@@ -68,7 +100,7 @@ def test_targets_are_found(package: str, name: str) -> None:
     ("settings", "message"),
     [
         ({"facter": 2}, "net.facter: Scaler has no such setting. Did you mean 'factor'?"),
-        ({"factor": "large"}, "net.factor=large: input should be a valid number"),
+        ({"factor": "large"}, "net.factor=large: must be a number"),
         ({"factor": -1.0}, "net.factor=-1.0: give a number greater than 0"),
     ],
 )

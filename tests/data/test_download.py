@@ -64,12 +64,17 @@ def test_a_truncated_mnist_file_is_named(tmp_path: Path, name: str, keep: int) -
         mnist(str(tmp_path))
 
 
-@pytest.mark.parametrize(("load", "folder"), [(mnist, "MNIST"), (cifar10, "cifar-10-batches-py")])
+@pytest.mark.parametrize(
+    ("load", "folder"), [(mnist, "MNIST/raw"), (cifar10, "cifar-10-batches-py")]
+)
 def test_missing_files_without_network_are_named(tmp_path: Path, load: object, folder: str) -> None:
     with pytest.raises(UserError) as error:
         load(str(tmp_path))  # type: ignore[operator]
     message = str(error.value)
     assert str(tmp_path / folder) in message
+    assert f"set data_dir to the folder that holds {folder}/" in message
+    assert "no network" in message
+    assert "from https://" in message
     assert "dataset=digits" in message
     for name in FILES if load is mnist else published_md5():
         assert name in message
@@ -117,7 +122,7 @@ def test_of_simultaneous_runs_one_downloads(tmp_path: Path) -> None:
         time.sleep(0.5)
         (tmp_path / "images").write_text("")
 
-    arguments = "name", tmp_path, ["images"], download
+    arguments = "name", tmp_path.parent, tmp_path.name, ["images"], "https://...", download
     with ThreadPoolExecutor() as threads:
         for future in [threads.submit(ensure_downloaded, *arguments) for _ in range(3)]:
             future.result()

@@ -1,5 +1,7 @@
 """Trainings that go wrong: each ends with a sentence that says what to change."""
 
+import sys
+
 import pytest
 import torch
 from conftest import ComposeRun
@@ -35,14 +37,20 @@ class FaultyMethod(Joint):
     def loss(self, batch: HashBatch) -> dict[str, torch.Tensor]:
         if self.fault == "memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+        if self.fault == "exit":
+            sys.exit("no pairs")
         return super().loss(batch)
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("width", r"FaultyMethod.forward returns logits of shape \(\d+, 49\).*bits=48 needs"),
+        (
+            "width",
+            r"FaultyMethod.forward returns a tensor of shape \((\d+), 49\); it .* \(\1, 48\)",
+        ),
         ("nan", "The logits of validation images are NaN"),
+        ("exit", r"sys.exit\('no pairs'\) was called in .*test_failures.py, line \d+, in loss"),
         ("memory", r"CUDA out of memory\. Lower training\.<phase>\.batch_size"),
     ],
 )
@@ -51,6 +59,38 @@ def test_a_faulty_method_is_explained(compose_run: ComposeRun, fault: str, messa
     cfg.method = {"_target_": f"{__name__}.FaultyMethod", "fault": fault}
     with pytest.raises(UserError, match=message):
         run(cfg)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({}, "there is no phase 'hash' in training. It is empty."),
+        ({"hash": {}}, "training.hash.objective: this setting has no value"),
+        ({"hash": {"objective": "hash"}}, "training.hash.trains: this setting has no value"),
+    ],
+)
+def test_a_phase_without_settings_is_named(
+    compose_run: ComposeRun, training: dict[str, object], message: str
+) -> None:
+    cfg = compose_run("phases=scratch")
+    cfg.training = training
+    with pytest.raises(UserError, match=message):
+        run(cfg)
+
+
+@pytest.mark.parametrize("group", ["dataset", "protocol", "backbone", "method"])
+def test_what_makes_something_else_is_explained(compose_run: ComposeRun, group: str) -> None:
+    cfg = compose_run("phases=scratch")
+    node = {"_target_": f"{__name__}.make_nothing"}
+    if group == "protocol":
+        node["validation"] = cfg.protocol.validation
+    cfg[group] = node
+    with pytest.raises(UserError, match=rf"{group}._target_=.* makes a NoneType; it must make a"):
+        run(cfg)
+
+
+def make_nothing(*args: object) -> None:
+    return None
 
 
 def constant_features(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -115,7 +115,7 @@ def test_runs_share_a_pretraining(
         caplog.clear()
         run_dir = run_and_return_folder(compose_run(*overrides, folder=folder))
         is_trained = bool(epoch_lines(caplog.messages, "pretrain"))
-        assert is_trained != ("pretrain: found finished" in caplog.text)
+        assert is_trained != ("pretrain: reusing the finished pre-training" in caplog.text)
         return run_dir, is_trained
 
     _, is_trained = train("bits=8", "logger=csv", folder="first")

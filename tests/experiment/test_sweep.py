@@ -3,16 +3,24 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import QUICK, TORCHRUN, WANDB, RunProgram, start_train, wait_for_line
+from omegaconf import OmegaConf
 from sample_images import write_class_folders
 
 from deephash.experiment.run_dir import sweep_name
-from deephash.experiment.sweep import map_by_bits, varying_settings
+from deephash.experiment.sweep import (
+    SweepSummary,
+    map_by_bits,
+    varying_settings,
+    write_sweep_summary,
+)
 
 SCRATCH = ["phases=scratch", "logger=none"]
 
@@ -45,15 +53,21 @@ def test_a_failed_run_is_reported_and_does_not_end_the_sweep(
     run_program: RunProgram, light_runs: None, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sweep"
-    arguments = sweep_arguments(folder, "bits=0,8", *SCRATCH)
+    arguments = sweep_arguments(folder, "augment.translate=40,1", "bits=8", *SCRATCH)
     code, output, errors = run_program(*arguments)
     assert code == 1
-    assert "bits=0: input should be greater than 0." in errors
-    assert "1 of 2 runs failed" in output
-    failed, finished = read_table(folder)
-    assert (failed["status"], failed["bits"]) == ("failed", "0")
-    assert failed["reason"] == "bits=0: input should be greater than 0."
-    assert (finished["status"], finished["bits"]) == ("finished", "8")
+    reason = "augment.translate=40 is not less than the images' 16 x 16 pixels. Lower it."
+    assert f"{folder}/sweep.csv, sweep.png\n" in output
+    assert output.endswith(
+        f"1 of 2 runs failed. The same command with run_dir={folder} re-runs only the failed "
+        "ones.\n"
+    )
+    finished, failed = read_table(folder)
+    assert f"failed: {failed['run']}: {reason}\n" in output
+    assert errors == f"error: {failed['run']}: {reason}\n"
+    assert (failed["status"], failed["augment.translate"]) == ("failed", "40")
+    assert failed["reason"] == reason
+    assert (finished["status"], finished["augment.translate"]) == ("finished", "1")
     results = json.loads((folder / finished["run"] / "metrics.json").read_text())
     assert float(finished["map"]) == results["test"]["map"]
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
@@ -62,15 +76,116 @@ def test_a_failed_run_is_reported_and_does_not_end_the_sweep(
     before = read_metrics_files(folder)
     code, output, _ = run_program(*arguments)
     assert code == 1
-    assert output.count(f"{finished['run']}: found finished\n") == 1
+    assert output.count(f"reusing the finished run in {folder / finished['run']}\n") == 1
     assert read_metrics_files(folder) == before
 
     # It refuses a run of other settings, such as defaults that have changed.
     saved = folder / finished["run"] / "config.yaml"
     saved.write_text(saved.read_text().replace("batch_size: 100", "batch_size: 50"))
     _, output, _ = run_program(*arguments)
-    assert "holds a run with training=" in output
+    assert f"failed: {folder / finished['run']} holds a run with training=" in output
     assert [row["status"] for row in read_table(folder)] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["bits=12,abc"], "bits=abc: "),
+        (["bits=12", "training.hash.epochs=1,0"], "training.hash.epochs=0: "),
+        (["evaluation.radius=2,20", "bits=24,12"], "evaluation.radius=20 is more than bits=12"),
+        (["optimizer=adam,sgd", "seed=0,-1"], "seed=-1: "),
+        (["bits=range(3,1)"], "bits=range(3,1): this sweep has no values. Name one at least."),
+        (["bits=12,8", "method.tua=1,2"], "method.tua: there is no such setting."),
+    ],
+)
+def test_a_wrong_setting_is_found_before_the_first_run(
+    run_program: RunProgram, overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    code, _, errors = run_program(*sweep_arguments(folder, *overrides, *SCRATCH))
+    assert code == 2
+    assert errors.startswith(f"error: {message}")
+    assert errors.count("\n") == 1
+    assert not any(path.is_dir() for path in folder.glob("*"))
+
+
+@pytest.mark.filterwarnings("error:Callback")
+def test_settings_that_take_what_hydra_knows_later_are_not_refused(
+    run_program: RunProgram, light_runs: None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    tags = "tags=['job ${hydra:job.num}']"
+    code, _, errors = run_program(*sweep_arguments(folder, "bits=8", *SCRATCH, tags))
+    assert code == 0, errors
+
+
+def write_run(folder: Path, metrics: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    (folder / "metrics.json").write_text(metrics)
+
+
+METRICS = {"test": {"map": 0.5}, "validation": {}, "seconds": {"total": 1}, "record": {"bits": 8}}
+
+
+def test_a_summary_holds_every_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "seed=0", json.dumps(METRICS))
+    write_run(tmp_path / "seed=1", '{"test": {"map": 0.')
+    write_run(tmp_path / "seed=2", "[]")
+    (tmp_path / "seed=3").mkdir()
+    (tmp_path / "seed=3" / "failed.txt").write_text("seed=3 is not lucky.\n")
+    (tmp_path / "notes").mkdir()  # no run
+    (tmp_path / "notes" / "metrics.json").write_text("{}")
+    assert write_sweep_summary(tmp_path) == 3
+    rows = read_table(tmp_path)
+    assert [row["status"] for row in rows] == ["finished", "failed", "failed", "failed"]
+    for row in rows[1:3]:
+        path = tmp_path / row["run"] / "metrics.json"
+        assert row["reason"].startswith(f"{path} does not hold the metrics of a run. Delete it")
+    output = capsys.readouterr().out
+    assert "failed: seed=3 is not lucky.\n" in output  # its name once
+    assert f"{tmp_path}/sweep.csv, sweep.png\n" in output
+
+
+def test_no_plot_is_named_where_no_run_has_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "bits=8", "")
+    assert write_sweep_summary(tmp_path) == 1
+    assert f"{tmp_path}/sweep.csv\n" in capsys.readouterr().out
+    assert not (tmp_path / "sweep.png").exists()
+
+
+def test_a_summary_that_fails_does_not_end_in_success(tmp_path: Path) -> None:
+    write_run(tmp_path / "bits=8", json.dumps(METRICS))
+    (tmp_path / "sweep.csv").mkdir()  # cannot be written
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(SystemExit, match="1"):
+        SweepSummary().on_multirun_end(config)
+
+
+def test_a_stopped_sweep_names_the_command_that_continues_it(
+    run_program: RunProgram,
+    light_runs: None,
+    send_signal_at: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "my conf"
+    own.mkdir()
+    settings = ["--config-dir", str(own), *QUICK, "tags=[a b]", "bits=8,12", *SCRATCH]
+    send_signal_at("hash 1/1", signal.SIGINT)
+    code, _, errors = run_program("-m", *settings, "cache_dir=cache")
+    assert code == 130
+    stopped, hint = errors.splitlines()[-2:]
+    assert stopped.startswith("Stopped. Resume with: ")
+    words = shlex.split(hint.removeprefix("Continue the sweep with: python train.py "))
+    assert words[:2] == ["-m", f"hydra.searchpath=['file://{own}']"]
+    assert words[-1].startswith(f"run_dir={tmp_path}/runs/")
+    code, _, errors = run_program(*words)
+    assert code == 0, errors
+    assert [row["bits"] for row in read_table(Path(words[-1].removeprefix("run_dir=")))] == [
+        "12", "8"
+    ]  # fmt: skip
 
 
 def test_runs_named_by_paths_lie_side_by_side(
@@ -124,7 +239,7 @@ def test_a_killed_sweep_started_again_runs_only_the_rest(tmp_path: Path) -> None
     before = read_metrics_files(folder)
     assert 4 <= len(before) < 12
     output, _ = finish(start_train(*arguments, cwd=tmp_path))
-    assert output.count("found finished\n") == len(before)
+    assert output.count("reusing the finished run in") == len(before)
     assert {path: path.read_bytes() for path in before} == before
     rows = read_table(folder)
     assert [row["status"] for row in rows] == ["finished"] * 12

@@ -1,6 +1,7 @@
 """Searches for settings: continued, stopped, and shared by two processes."""
 
 import json
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import QUICK, ComposeRun, RunProgram, start_train, wait_for_line
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from deephash.core.errors import UserError
-from deephash.experiment.tuning import tune
+from deephash.experiment.tuning import _as_overrides, tune
 
 optuna = pytest.importorskip("optuna")
 from optuna.storages.journal import JournalFileBackend, JournalStorage  # noqa: E402
@@ -20,6 +23,7 @@ SPACE = (
     "{setting:training.hash.batch_size,low:50,high:100},"
     "{setting:method.surrogate,choices:[bilinear,factored]}]"
 )
+NAMES = ("method.tau", "training.hash.batch_size", "method.surrogate")
 
 
 def tuning_arguments(folder: Path, *overrides: str) -> list[str]:
@@ -39,10 +43,12 @@ def read_trials(folder: Path) -> list["optuna.trial.FrozenTrial"]:
 def test_a_search_goes_on_to_more_trials(
     run_program: RunProgram, light_runs: None, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "search"
+    folder, cache = tmp_path / "search", tmp_path / "cache"
     for count in (1, 2):
         code, output, errors = run_program(
-            *tuning_arguments(folder, SPACE, f"tuning.trials={count}", "phases=pretrained")
+            *tuning_arguments(
+                folder, "tags=[a b,c]", SPACE, f"tuning.trials={count}", "phases=pretrained"
+            )
         )
         assert code == 0, errors
         trials = read_trials(folder)
@@ -52,9 +58,21 @@ def test_a_search_goes_on_to_more_trials(
         assert trial.value == results["validation"]["val/map"]  # not of the test queries
         assert results["record"]["method"]["tau"] == trial.params["method.tau"]
         assert 1 <= trial.params["method.tau"] <= 8
+        assert isinstance(trial.params["method.tau"], float)  # as in conf/, whatever its bounds
         assert isinstance(trial.params["training.hash.batch_size"], int)
     best = max(trials, key=lambda trial: trial.values[0])
-    assert f"best: python train.py method.tau={best.params['method.tau']}" in output
+    proposed = [f"{name}={best.params[name]}" for name in NAMES]
+    settings = [*QUICK, "logger=none", "tags=[a b,c]", "phases=pretrained", *proposed]
+    assert output.endswith(
+        f"best: python train.py {shlex.join([f'cache_dir={cache}', *settings])}\n"
+    )
+
+    # The command, as it is printed, trains the same model.
+    words = shlex.split(output.splitlines()[-1].removeprefix("best: python train.py"))
+    code, _, errors = run_program(*words, f"run_dir={tmp_path / 'best'}")
+    assert code == 0, errors
+    results = json.loads((tmp_path / "best" / "metrics.json").read_text())
+    assert results["validation"]["val/map"] == best.value
 
 
 def test_a_stopped_trial_is_continued(
@@ -72,6 +90,8 @@ def test_a_stopped_trial_is_continued(
     assert code == 130, errors
     (stopped,) = read_trials(folder)
     assert stopped.state == optuna.trial.TrialState.WAITING
+    command = errors.splitlines()[-1].removeprefix("Continue the search with: python train.py ")
+    assert shlex.split(command) == arguments
     code, output, errors = run_program(*arguments)
     assert code == 0, errors
     assert "from where it stopped" in output
@@ -122,18 +142,129 @@ def test_a_search_by_launched_processes_is_refused(
     assert not Path(cfg.run_dir).exists()
 
 
+def space_of(*spaces: str) -> str:
+    return f"tuning.space=[{','.join(f'{{{space}}}' for space in spaces)}]"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (space_of("setting:method.tua,low:1,high:8"),
+         "tuning.space: there is no setting 'method.tua'. Did you mean 'tau'?"),
+        (space_of("setting:training.hsh.epochs,low:1,high:8"),
+         "tuning.space: there is no setting 'training.hsh.epochs'. Did you mean 'hash'?"),
+        (space_of("setting:optimizer.lr,low:1,high:8"),
+         "tuning.space: optimizer.lr is a setting of each phase. Write "
+         "training.hash.optimizer.lr, or name another phase."),
+        (space_of("setting:augment,choices:[1]"),
+         "tuning.space: augment is a group of settings, not one value. Name one of them: "
+         "augment.translate, augment.flip, augment.cutout."),
+        (space_of("setting:training.hash.param_groups,low:1,high:8"),
+         "tuning.space: training.hash.param_groups=1: "),
+        (space_of("setting:method.tau,low:8,high:1"),
+         "tuning.space: method.tau: low=8 is more than high=1. Exchange them."),
+        (space_of("setting:method.tau,low:0,high:1,log:true"),
+         "tuning.space: method.tau: low=0 has no logarithm. Raise it above 0, or omit log."),
+        (space_of("setting:method.tau,low:0,high:inf"),
+         "tuning.space[0].high=inf: "),
+        (space_of("setting:method.tau,low:1,high:2", "setting:method.tau,choices:[3]"),
+         "tuning.space names method.tau twice. Keep one."),
+        (space_of("setting:method.tau,choices:[]"), "tuning.space[0].choices=[]: "),
+        (space_of("setting:method.tau,low:1,high:2,step:4"),
+         "tuning.space[0].step: there is no such setting."),
+        (space_of("setting:method.tau,low:a,high:2"), "tuning.space[0].low=a: "),
+        (space_of("setting:bits,low:0,high:8"), "tuning.space: bits=0: "),
+        (space_of("setting:bits,low:8.0,high:16"), "tuning.space: bits=10.5"),
+        (space_of("setting:bits,choices:[8,many]"), "tuning.space: bits=many: "),
+        ("tuning.space=[]", "tuning.space=[]: "),
+        ("tuning.trials=0", "tuning.trials=0: "),
+        ("tuning.trials=null", "tuning.trials=null: "),
+        ("tuning.trials=abc", "tuning.trials=abc: "),
+        ("resume=runs/a", "resume=runs/a with tuning: a search continues by its own command"),
+    ],
+)  # fmt: skip
+def test_a_wrong_search_is_refused_before_its_study_is_opened(
+    compose_run: ComposeRun, override: str, message: str
+) -> None:
+    cfg = compose_run("tuning=optuna", override)
+    with pytest.raises(UserError) as raised:
+        tune(cfg)
+    assert str(raised.value).startswith(message)
+    assert not Path(cfg.run_dir).exists()
+
+
+def test_a_setting_that_is_null_is_searched(compose_run: ComposeRun, light_runs: None) -> None:
+    spaces = ("setting:trainer.profiler,choices:[null]", "setting:augment.cutout,low:0,high:2")
+    cfg = compose_run(
+        "tuning=optuna", "tuning.trials=1", "phases=scratch", "+trainer.profiler=null",
+        "+trainer.gradient_clip_val=null",
+        space_of(*spaces, "setting:trainer.gradient_clip_val,low:1,high:2.5"),
+    )  # fmt: skip
+    tune(cfg)
+    (trial,) = read_trials(Path(cfg.run_dir))
+    assert trial.params["trainer.profiler"] is None
+    assert isinstance(trial.params["augment.cutout"], int)
+    saved = OmegaConf.load(Path(cfg.run_dir) / "trial-0" / "config.yaml")
+    clip = saved.trainer.gradient_clip_val
+    assert clip == trial.params["trainer.gradient_clip_val"]
+    assert 1 <= clip <= 2.5
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("setting:method.tau,low:1,high:8", "holds a search over method.surrogate, and tuning"),
+        ("setting:method.surrogate,choices:[factored]", "or other choices, of method.surrogate"),
+    ],
+)
+def test_a_study_of_another_space_is_not_continued(
+    compose_run: ComposeRun, space: str, message: str
+) -> None:
+    cfg = compose_run("tuning=optuna", space_of(space))
+    folder = Path(cfg.run_dir)
+    folder.mkdir()
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.log")))
+    study = optuna.create_study(storage=storage, study_name="search", direction="maximize")
+    both = optuna.distributions.CategoricalDistribution(["bilinear", "factored"])
+    study.tell(study.ask({"method.surrogate": both}), 0.5)
+    with pytest.raises(UserError, match=message):
+        tune(cfg)
+    assert [trial.state for trial in read_trials(folder)] == [optuna.trial.TrialState.COMPLETE]
+
+
+def test_a_trial_that_breaks_off_has_failed(
+    compose_run: ComposeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose_run("tuning=optuna", "phases=scratch")
+    (Path(cfg.run_dir) / "trial-0" / "failed.txt").mkdir(parents=True)  # cannot be replaced
+    with pytest.raises(OSError, match=r"failed\.txt"):
+        tune(cfg)
+    assert [trial.state for trial in read_trials(Path(cfg.run_dir))] == [
+        optuna.trial.TrialState.FAIL
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [(1e-05, "1e-05"), (None, "null"), (True, "True"), ("a b", "a b"), ("a,b", "'a,b'"),
+     ("true", "'true'"), ("it's", "'it\\'s'"), ("1", "'1'")],
+)  # fmt: skip
+def test_proposals_are_written_as_hydra_reads_them(values: object, text: str) -> None:
+    (override,) = _as_overrides({"method.tau": values})
+    assert override == f"method.tau={text}"
+    assert OverridesParser.create().parse_override(override).value() == values
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["tuning.space=[{setting:method.tua,low:1,high:8}]"], "no setting 'method.tua'"),
-        (["tuning.trials=0"], "tuning.trials=0"),
         (
             ["tuning.trials=2", "tuning.space=[{setting:method.tau,low:-2,high:-1}]"],
             "2 trials failed",
         ),
         (["-m"], "-m with tuning=optuna: a search starts its runs itself. Omit -m."),
     ],
-    ids=["setting", "trials", "failures", "multirun"],
+    ids=["failures", "multirun"],
 )
 def test_an_impossible_search_is_explained(
     run_program: RunProgram, overrides: list[str], message: str, tmp_path: Path

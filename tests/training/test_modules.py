@@ -1,6 +1,7 @@
 """What the phases minimise and report, against the definitions."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -170,8 +171,42 @@ def test_logits_that_are_nan_or_of_another_width_are_an_error() -> None:
     batch = make_batch([[1.0, 1.0], [0.0, 2.0]], [0, 1])
     with pytest.raises(UserError, match="logits of validation images are NaN"):
         make_hashing_module(IdentityMethod(scale=math.nan)).validation_step(batch, 0, 0)
-    with pytest.raises(UserError, match=r"shape \(2, 1\) for 2 images; bits=2 needs \(2, 2\)"):
+    with pytest.raises(UserError, match=r"shape \(2, 1\); it must return .* \(2, 2\)"):
         make_hashing_module(IdentityMethod(width=1)).training_step(batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("make_terms", "message"),
+    [
+        (lambda loss: None, "returns None; it must return a dictionary of scalar tensors"),
+        (lambda loss: loss, r"returns a tensor of shape \(\); it must"),
+        (lambda loss: {"los": loss}, r"returns the terms \['los'\]; it must .* one of them 'loss'"),
+        (lambda loss: {}, r"returns the terms \[\]"),
+        (lambda loss: {"loss": loss.expand(3)}, r"returns a tensor of shape \(3,\) as 'loss'"),
+        (lambda loss: {"loss": loss.item()}, "returns a float as 'loss'"),
+        (lambda loss: {"loss": loss, "pairs": None}, "returns None as 'pairs'"),
+        (lambda loss: {"loss": loss.detach()}, "'loss' has no gradient"),
+        (lambda loss: {"loss": loss.long()}, "'loss' has no gradient"),
+    ],
+)
+def test_terms_that_are_no_loss_are_an_error(
+    make_terms: Callable[[Tensor], object], message: str
+) -> None:
+    method = IdentityMethod()
+    method.loss = lambda batch: make_terms(batch.logits.sum())  # type: ignore
+    module = make_hashing_module(method)
+    batch = make_batch([[1.0, 1.0], [0.0, 2.0]], [0, 1])
+    batch["images"].requires_grad_()
+    with pytest.raises(UserError, match=f"^method: IdentityMethod.loss:? {message}"):
+        module.training_step(batch, 0)
+
+
+def test_logits_that_are_no_tensor_are_an_error() -> None:
+    method = IdentityMethod()
+    method.forward = lambda features: (features, features)  # type: ignore
+    batch = make_batch([[1.0, 1.0], [0.0, 2.0]], [0, 1])
+    with pytest.raises(UserError, match="^method: IdentityMethod.forward returns a tuple; it must"):
+        make_hashing_module(method).training_step(batch, 0)
 
 
 def test_the_trained_parameters_are_the_head_s_or_all() -> None:
@@ -192,7 +227,7 @@ def test_the_trained_parameters_are_the_head_s_or_all() -> None:
 def test_a_checkpoint_holds_the_identity() -> None:
     checkpoint: dict[str, Any] = {}
     make_hashing_module(IdentityMethod()).on_save_checkpoint(checkpoint)
-    assert checkpoint == {"deephash": {"bits": 2}, "cache_key": ""}
+    assert checkpoint == {"deephash": {"bits": 2}, "cache_key": "", "trained_from": ""}
 
 
 def test_features_are_those_of_the_backbone() -> None:

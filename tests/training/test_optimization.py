@@ -97,6 +97,9 @@ def test_a_prefix_of_nothing_names_the_nearest(prefix: str, hint: str) -> None:
         ({"lrr": 0.1}, r"lrr: SGD has no such setting\. Did you mean 'lr'\?"),
         ({"lr": -1.0}, r"Invalid learning rate: -1\.0"),
         ({"weight_decay": "none"}, "weight_decay=none"),
+        ({"params": []}, r"params is no setting of the optimizer\. Valid: lr, momentum, "),
+        ({"_target_": "torch.optim.Adam"}, r"_target_ is no setting of the optimizer\. Valid: lr"),
+        ({"_partial_": True}, r"_partial_ is no setting of the optimizer\. Valid: lr"),
     ],
 )
 def test_settings_of_a_group_that_the_optimizer_refuses_are_named_before_the_training(
@@ -105,6 +108,35 @@ def test_settings_of_a_group_that_the_optimizer_refuses_are_named_before_the_tra
     phase = make_phase("hash", param_groups={"method.head": settings})
     with pytest.raises(UserError, match=rf"training\.hash\.param_groups\.method\.head.*{message}"):
         PhaseOptimization("training.hash", phase, torch.float32)
+
+
+def return_value(step: int, total_steps: int, *, value: Any = None) -> Any:
+    return value
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": {"_target_": "fractions.Fraction"}}, "optimizer={}: fractions.Fraction re"),
+        ({"optimizer": {"_target_": "torch.nn.ParameterList"}}, "it must make a .*Optimizer"),
+        ({"scheduler": {"_target_": f"{__name__}.return_value"}}, "returns None for step 0 of 1"),
+        (
+            {"scheduler": {"_target_": f"{__name__}.return_value", "value": math.nan}},
+            "returns nan for step 0 of 1, not a finite number",
+        ),
+    ],
+)
+def test_what_is_no_optimizer_or_schedule_is_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^training\.hash\..*{message}"):
+        PhaseOptimization("training.hash", make_phase("hash", **settings), torch.float32)
+
+
+def test_a_phase_without_parameters_is_refused() -> None:
+    optimization = PhaseOptimization("training.init", make_phase("hash"), torch.float32)
+    with pytest.raises(UserError, match=r"^training\.init: what this phase trains has no param"):
+        optimization.make_optimizer({})
 
 
 @pytest.mark.parametrize(

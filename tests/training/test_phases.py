@@ -102,7 +102,7 @@ def test_a_cached_pretraining_gives_the_same_weights(
     second = TinyRun(tmp_path / "second", cache=tmp_path / "cache", weight_seed=1)
     with caplog.at_level(logging.INFO, "deephash"):
         taken_over = second.run(phases)
-    assert f"pretrain: found finished in {cached}" in caplog.messages
+    assert f"pretrain: reusing the finished pre-training in {cached}" in caplog.messages
     assert second.net.calls == []
     for name, value in first.weights().items():
         if name.startswith("backbone."):
@@ -215,3 +215,97 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     other.model.identity["bits"] = 7
     with pytest.raises(UserError, match=r"hash\.ckpt belongs to another model: its bits is 6"):
         other.run(phases)
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["finished", "unfinished"])
+def test_a_later_phase_is_not_taken_where_the_one_before_is_missing(
+    stopped: bool, tmp_path: Path
+) -> None:
+    phases = {"init": make_phase("hash", trains="head"), "hash": make_phase("hash")}
+    run = TinyRun(tmp_path)
+    run.run(phases)
+    later, missing = run.checkpoints / "hash.ckpt", run.checkpoints / "init.ckpt"
+    if stopped:
+        later = later.rename(later.with_suffix(".unfinished.ckpt"))
+    missing.unlink()
+    again = TinyRun(tmp_path)
+    with pytest.raises(UserError, match=f"{missing} is missing, and {later.name} .* or remove"):
+        again.run(phases)
+    assert again.recorders == []
+    later.unlink()
+    TinyRun(tmp_path).run(phases)
+    assert missing.is_file()
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["finished", "unfinished"])
+def test_a_later_phase_is_not_taken_where_the_one_before_has_changed(
+    stopped: bool, tmp_path: Path
+) -> None:
+    phases = {"init": make_phase("hash", trains="head"), "hash": make_phase("hash")}
+    run = TinyRun(tmp_path)
+    run.run(phases)
+    later, earlier = run.checkpoints / "hash.ckpt", run.checkpoints / "init.ckpt"
+    if stopped:
+        later = later.rename(later.with_suffix(".unfinished.ckpt"))
+    checkpoint = torch.load(earlier, weights_only=True)
+    checkpoint["state_dict"]["method.head.bias"] += 1
+    torch.save(checkpoint, earlier)
+    with pytest.raises(UserError, match=f"{later} was not trained from the checkpoint"):
+        TinyRun(tmp_path).run(phases)
+
+
+def test_a_missing_pretraining_is_taken_from_the_cache(tmp_path: Path) -> None:
+    phases = {"pretrain": make_phase(), "hash": make_phase("hash")}
+    run = TinyRun(tmp_path)
+    run.run(phases)
+    (run.checkpoints / "pretrain.ckpt").unlink()
+    again = TinyRun(tmp_path, weight_seed=1)
+    again.run(phases)
+    assert again.recorders == []
+    for name, value in run.weights().items():
+        assert torch.equal(again.weights()[name], value), name
+
+
+def test_a_checkpoint_without_its_origin_is_taken(tmp_path: Path) -> None:
+    phases = {"init": make_phase("hash", trains="head"), "hash": make_phase("hash")}
+    run = TinyRun(tmp_path)
+    run.run(phases)
+    for path in run.checkpoints.glob("*.ckpt"):  # as version 0.2 left them
+        checkpoint = torch.load(path, weights_only=True)
+        del checkpoint["trained_from"]
+        torch.save(checkpoint, path)
+    again = TinyRun(tmp_path)
+    again.run(phases)
+    assert again.recorders == []
+
+
+def test_the_sizes_of_backbone_and_method_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "deephash"):
+        TinyRun(tmp_path).run({})
+    # 42 x 5 + 5 of the linear layer and 2 x 5 of the norm; 5 x 6 + 6 of the head.
+    assert caplog.messages == ["backbone RecordingNet: 225 parameters, method Joint: 36 parameters"]
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["finished", "unfinished"])
+def test_a_checkpoint_of_other_layers_is_refused(stopped: bool, tmp_path: Path) -> None:
+    phases = {"hash": make_phase("hash", epochs=1)}
+    run = TinyRun(tmp_path)
+    run.run(phases)
+    path = run.checkpoints / "hash.ckpt"
+    if stopped:
+        path = path.rename(path.with_suffix(".unfinished.ckpt"))
+    other = TinyRun(tmp_path)
+    other.net.norm = torch.nn.LayerNorm(5)  # type: ignore[assignment]
+    with pytest.raises(UserError, match=f"{path} does not fit the code of .*running_mean"):
+        other.run(phases)
+
+
+@pytest.mark.parametrize("content", [[1], {"state_dict": {}}], ids=["a list", "weights alone"])
+def test_a_file_that_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    run.checkpoints.mkdir()
+    torch.save(content, run.checkpoints / "hash.ckpt")
+    with pytest.raises(UserError, match=r"hash\.ckpt is corrupt"):
+        run.run({"hash": make_phase("hash", epochs=1)})

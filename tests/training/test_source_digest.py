@@ -158,7 +158,10 @@ def test_a_pretraining_by_another_source_is_not_taken(
         caplog.clear()
         with caplog.at_level(logging.INFO, "deephash"):
             run(cfg)
-        is_found = any(line.startswith("pretrain: found finished in") for line in caplog.messages)
+        is_found = any(
+            line.startswith("pretrain: reusing the finished pre-training")
+            for line in caplog.messages
+        )
         is_trained = any(line.startswith("pretrain: 1 epoch") for line in caplog.messages)
         assert is_found != is_trained
         return is_trained

@@ -27,7 +27,12 @@ def cifar10(data_dir: str) -> ImageSet:
     folder = Path(data_dir) / FOLDER
     md5_of_file = published_md5()
     ensure_downloaded(
-        "cifar10", folder, list(md5_of_file), lambda: CIFAR10(data_dir, download=True)
+        "cifar10",
+        Path(data_dir),
+        FOLDER,
+        list(md5_of_file),
+        CIFAR10.url,
+        lambda: CIFAR10(data_dir, download=True),
     )
     for name, md5 in md5_of_file.items():
         if not check_integrity(str(folder / name), md5):

@@ -13,19 +13,27 @@ logger = logging.getLogger(__name__)
 
 
 def ensure_downloaded(
-    name: str, folder: Path, files: Sequence[str], download: Callable[[], object]
+    name: str,
+    data_dir: Path,
+    subfolder: str,
+    files: Sequence[str],
+    url: str,
+    download: Callable[[], object],
 ) -> None:
     """Call `download` unless all files are present; of several processes, one downloads.
 
     Args:
         name: of the data set.
-        folder: that the files lie in.
+        data_dir: where data sets lie.
+        subfolder: of `data_dir`, that holds the files.
         files: their names.
+        url: where they can be downloaded by hand.
         download: downloads the data set, and shows its progress.
 
     Raises:
         UserError: files are missing and the download failed.
     """
+    folder = data_dir / subfolder
 
     def find_missing() -> list[str]:
         return [file for file in files if not (folder / file).is_file()]
@@ -42,9 +50,9 @@ def ensure_downloaded(
                 download()
     except (OSError, RuntimeError) as error:
         lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
+        reason = lines[-1] if lines else type(error).__name__
         raise UserError(
-            f"dataset={name}: {missing} not found in {folder}, and the download failed "
-            f"({reason}). Put the files there, name their folder with data_dir=..., or use "
-            "dataset=digits, which needs no download."
+            f"dataset={name}: {folder.absolute()} does not hold {missing}, and downloading them "
+            f"failed: {reason}. Unpack them there, from {url}, or set data_dir to the folder that "
+            f"holds {subfolder}/. dataset=digits needs no download."
         ) from None

@@ -9,6 +9,7 @@ from deephash.core.errors import UserError
 from deephash.data.datasets.download import ensure_downloaded
 from deephash.data.image_set import ImageSet
 
+FOLDER = "MNIST/raw"
 FILES = [
     f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 ]
@@ -25,10 +26,16 @@ def mnist(data_dir: str) -> ImageSet:
     """
     from torchvision.datasets import MNIST  # slow to import
 
-    raw = Path(data_dir) / "MNIST" / "raw"
-    ensure_downloaded("mnist", raw, FILES, lambda: MNIST(data_dir, download=True))
+    ensure_downloaded(
+        "mnist",
+        Path(data_dir),
+        FOLDER,
+        FILES,
+        MNIST.mirrors[0],
+        lambda: MNIST(data_dir, download=True),
+    )
     for name in FILES:
-        _check_size(raw / name)
+        _check_size(Path(data_dir, FOLDER, name))
     train, test = MNIST(data_dir, train=True), MNIST(data_dir, train=False)
     return ImageSet(
         name="mnist",
