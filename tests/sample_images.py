@@ -40,6 +40,13 @@ def write_image(path: Path, seed: int) -> None:
     path.write_bytes(encode_image(sample_image(seed)))
 
 
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Write bytes in the format of MNIST: type and rank, then sizes, all big-endian."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = np.array([0x800 + values.ndim, *values.shape], dtype=">i4")
+    path.write_bytes(header.tobytes() + values.astype(np.uint8).tobytes())
+
+
 def decode_channels_first(path: Path, size: int) -> np.ndarray:
     """Decode a file to (3, size, size)."""
     return decode_image(path, size).transpose(2, 0, 1)

@@ -1,6 +1,5 @@
 """Files of MNIST and CIFAR-10: present ones are used; missing and corrupt ones are reported."""
 
-import struct
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sample_images import write_idx
 
 from deephash.core.errors import UserError
 from deephash.data.datasets.cifar10 import cifar10, published_md5
@@ -28,16 +28,11 @@ def write_mnist(folder: Path, train: int = 30, test: int = 20) -> dict[str, np.n
     """A tiny MNIST in the official format."""
     rng = np.random.default_rng(0)
     raw = folder / "MNIST" / "raw"
-    raw.mkdir(parents=True)
     written = {}
     for part, n in (("train", train), ("t10k", test)):
-        images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-        labels = (np.arange(n) % 10).astype(np.uint8)
-        images_header = struct.pack(">iiii", 0x803, n, 28, 28)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(images_header + images.tobytes())
-        labels_header = struct.pack(">ii", 0x801, n)
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels_header + labels.tobytes())
-        written[part] = images
+        written[part] = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        write_idx(raw / f"{part}-images-idx3-ubyte", written[part])
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(n) % 10)
     return written
 
 

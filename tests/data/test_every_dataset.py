@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import compose_config, options
-from sample_images import sample_nuswide_labels, write_class_folders, write_official_nuswide
+from sample_images import (
+    sample_nuswide_labels,
+    write_class_folders,
+    write_idx,
+    write_official_nuswide,
+)
 
 from deephash.core.instantiate import build
 from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
@@ -28,6 +33,7 @@ SIZES = {  # number of images
     "mnist": 70_000,
     "cifar10": 60_000,
     "images": 40,
+    "fashionmnist": 600,
     "nuswide": NUSWIDE[:, [CONCEPTS.index(name) for name in FREQUENT]].any(axis=1).sum(),
 }
 
@@ -44,7 +50,20 @@ def write_nuswide(folder: Path) -> list[str]:
     return [f"data_dir={folder}", "protocol.queries_per_class=2", "protocol.train_per_class=4"]
 
 
-WRITERS = {"image_folder": write_image_folder, "nuswide": write_nuswide}
+def write_fashion_mnist(folder: Path) -> list[str]:
+    for part, count in (("train", 400), ("t10k", 200)):
+        raw = folder / "FashionMNIST" / "raw"
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 28, 28))
+        write_idx(raw / f"{part}-images-idx3-ubyte", pixels)
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count) % 10)
+    return [f"data_dir={folder}"]
+
+
+WRITERS = {
+    "image_folder": write_image_folder,
+    "nuswide": write_nuswide,
+    "torchvision": write_fashion_mnist,
+}
 
 
 @pytest.fixture(
