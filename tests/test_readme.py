@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import QUICK, ROOT
@@ -135,6 +136,8 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "photos.csv").write_text("\n".join(["file,split,labels", *rows]))
     ids = [path.relative_to(folder / "photos").as_posix() for path in photos]
+    rows = [f"{i},{name},{i % 2},{(i + 1) % 2}" for i, name in enumerate(ids)]
+    (folder / "labels.csv").write_text("\n".join(["n,Filenames,desert,sea", *rows]))
     (folder / "query.txt").write_text("\n".join(ids[::10]))
     (folder / "database.txt").write_text("\n".join(i for i in ids if i not in ids[::10]))
     labels = sample_nuswide_labels(rows=300)
@@ -149,6 +152,11 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = {"test": lines[:60], "train": lines[60:160], "database": lines[60:]}
     for name, listed in parts.items():
         (nuswide / f"{name}.txt").write_text("\n".join(listed))
+        paths = [line.partition(" ")[0] for line in listed]
+        (nuswide / f"{name}_img.txt").write_text("\n".join(paths))
+        np.save(
+            nuswide / f"{name}_label.npy", np.array([line.split()[1:] for line in listed], np.uint8)
+        )
     return folder
 
 

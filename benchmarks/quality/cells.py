@@ -27,6 +27,7 @@ TRAINING_IMAGES = {"mnist": (60_000, 1, 28), "cifar10": (50_000, 3, 32)}  # coun
 NUM_CLASSES = 10
 IGNORED = {"data_dir", "run_dir", "cache_dir", "resume", "logger", "tags", "tuning"}
 IGNORED_OF_DATASET = {"data_dir", "path", "root", "folder", "decoded_dir"}
+LATER_OF_DATASET = {"pixel_range": "full"}  # later than some cells, at the value that they had
 
 Cell = dict[str, Any]
 
@@ -72,7 +73,9 @@ def settings_key(overrides: list[str]) -> str:
     settings = validate_settings(compose_config(overrides))
     values = settings.model_dump(mode="json", exclude=IGNORED)
     values["dataset"] = {
-        name: value for name, value in values["dataset"].items() if name not in IGNORED_OF_DATASET
+        name: value
+        for name, value in values["dataset"].items()
+        if name not in IGNORED_OF_DATASET and LATER_OF_DATASET.get(name, ...) != value
     }
     values["training"] = {name: values["training"][name] for name in settings.phases.order}
     text = json.dumps(_without_empty(without_import_paths(values)), sort_keys=True)

@@ -196,13 +196,14 @@ def _print_stores(place: Path, stores: Sequence[StoreSummary]) -> None:
         print(f"{place}: no decoded images")
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column(f"in {place}")
+    table.add_column("store")
     for name in ("images", "MB", "last added"):
         table.add_column(name, justify="right")
     for store in stores:
         megabytes = f"{store.bytes / 1e6:,.1f}"
         date = f"{store.modified:%Y-%m-%d %H:%M}"
         table.add_row(store.folder.name, f"{store.images:,}", megabytes, date)
+    print(place)
     Console(highlight=False, markup=False, soft_wrap=True).print(table)
 
 

@@ -1,5 +1,6 @@
 """Lists to audit: their images and split as they are, with a report of what is wrong with them."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,13 @@ import torch
 
 from deephash.core.errors import UserError
 from deephash.data.files.decoded_cache import decode_files
+from deephash.data.files.listed_files import find_listed_files
+from deephash.data.files.names import escape_undecodable
 from deephash.data.files.split_lists import read_list
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
+
+logger = logging.getLogger(__name__)
 
 SIZE = 64  # side of the decoded images in pixels
 
@@ -26,12 +31,14 @@ class _Contents:
         paths: of each part of the split.
         repeated: lines that name an image again in the same list.
         contradictory: lines that give an image other labels than an earlier list.
+        hints: why a file is missing, by part.
     """
 
     labels: dict[str, list[int]] = field(default_factory=dict)
     paths: dict[str, set[str]] = field(default_factory=dict)
     repeated: list[str] = field(default_factory=list)
     contradictory: list[str] = field(default_factory=list)
+    hints: dict[str, str] = field(default_factory=dict)
 
 
 def load_audit_lists(
@@ -60,13 +67,15 @@ def load_audit_lists(
         size=SIZE,
         cache_decoded=True,
         decoded_dir=decoded_dir,
+        pixel_range="file",
         workers=os.cpu_count() or 1,
     )
     is_usable = np.array([row not in broken for row in range(len(existing))], dtype=bool)
     ids = np.array(existing, dtype=str)[is_usable]
     row_of_path = {path: row for row, path in enumerate(ids.tolist())}
     rows = {
-        part: _find_rows(paths, row_of_path, lists[part]) for part, paths in contents.paths.items()
+        part: _find_rows(paths, row_of_path, lists[part], contents.hints.get(part, ""))
+        for part, paths in contents.paths.items()
     }
     left_out = {
         "unlabelled": [path for path, values in labels.items() if values and not any(values)],
@@ -84,9 +93,12 @@ def load_audit_lists(
     image_set = ImageSet(
         name=", ".join(map(str, lists.values())),
         images=images.select(is_usable),
-        labels=torch.from_numpy(multi_hot.reshape(len(ids), class_count)),
+        # A single column of 0 and 1 tells two classes apart.
+        labels=torch.from_numpy(
+            multi_hot[:, 0] if class_count == 1 else multi_hot.reshape(len(ids), class_count)
+        ),
         ids=ids,
-        classes=tuple(map(str, range(class_count))),
+        classes=("0", "1") if class_count == 1 else tuple(map(str, range(class_count))),
         is_test=np.isin(np.arange(len(ids)), rows["query"]),
         report={
             "left_out": {reason: names for reason, names in left_out.items() if names},
@@ -97,14 +109,21 @@ def load_audit_lists(
     return image_set, Split(rows.get("train", none), rows["query"], rows["database"])
 
 
-def _find_rows(paths: set[str], row_of_path: Mapping[str, int], source: Path) -> np.ndarray:
+def _find_rows(
+    paths: set[str], row_of_path: Mapping[str, int], source: Path, hint: str
+) -> np.ndarray:
     rows = np.array(sorted(row_of_path[p] for p in paths & row_of_path.keys()), dtype=np.int64)
     if not len(rows):
         example = "".join(f", for example {path}" for path in sorted(paths)[:1])
         raise UserError(
-            f"{source}: none of the {len(paths)} images that it names can be used{example}. Set "
-            "root (--root) to the folder that the names are relative to."
+            f"{source}: none of the {len(paths)} images that it names can be used{example}. {hint} "
+            "Set root (--root) to the folder that the names are relative to."
         )
+    if hint:
+        told = (
+            f"{source}: {len(paths) - len(rows):,} of {len(paths):,} images cannot be used. {hint}"
+        )
+        logger.warning("%s", escape_undecodable(told))
     return rows
 
 
@@ -113,10 +132,21 @@ def _read_lists(lists: Mapping[str, Path], root: Path | None) -> _Contents:
     first_place_of_count: dict[int, str] = {}
     for part, source in lists.items():
         paths = contents.paths[part]
-        for image in read_list(source):
-            path = str((root or source.parent) / image.name)
-            first_labels = contents.labels.setdefault(path, image.labels)
-            differs = image.labels != first_labels
+        images = read_list(source)
+        files, hint = find_listed_files(
+            source,
+            root or source.parent,
+            [image.place for image in images],
+            [image.spellings for image in images],
+        )
+        if hint:
+            contents.hints[part] = hint
+        for image, file in zip(images, files, strict=True):
+            path = str(Path(file))
+            is_whole_line = file.endswith(image.text.strip())  # a name that ends like labels
+            labels = [] if is_whole_line else image.labels
+            first_labels = contents.labels.setdefault(path, labels)
+            differs = labels != first_labels
             if path in paths:
                 contents.repeated.append(f"{image.place}: {path}{', with other labels' * differs}")
             elif differs:
@@ -124,7 +154,7 @@ def _read_lists(lists: Mapping[str, Path], root: Path | None) -> _Contents:
                     f"{image.place}: {path}, with other labels than in an earlier list"
                 )
             paths.add(path)
-            first_place_of_count.setdefault(len(image.labels), image.place)
+            first_place_of_count.setdefault(len(labels), image.place)
     if len(first_place_of_count) > 1:
         counts = ", ".join(f"{count} at {place}" for count, place in first_place_of_count.items())
         raise UserError(

@@ -1,6 +1,8 @@
 """Evaluation protocols: which images are queries, training set and database."""
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,14 @@ import numpy.typing as npt
 
 from deephash.core.errors import UserError
 from deephash.core.seeds import derived_seed
+from deephash.data.files.name_index import NameIndex
 from deephash.data.files.names import escape_undecodable
-from deephash.data.files.split_lists import IdIndex, read_list
+from deephash.data.files.split_lists import read_list
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split, strata, stratified_sample
+
+NOTE_WITHOUT_LABEL = "images_without_a_concept_of_the_subset"  # in the report of NUS-WIDE
+MAX_SHOWN_NAMES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +39,8 @@ def test_vs_train(image_set: ImageSet, seed: int) -> Split:
             "protocol=10-percent (protocols.stratified)."
         )
     train = np.flatnonzero(~image_set.is_test)
-    return Split(train=train, query=np.flatnonzero(image_set.is_test), database=train)
+    split = Split(train=train, query=np.flatnonzero(image_set.is_test), database=train)
+    return _warn_of_lone_classes(image_set, split)
 
 
 def per_class(
@@ -98,7 +105,7 @@ def per_class(
             f"{train_in_database} leave no image for the database. Train on fewer images per "
             "class, or set protocol.train_in_database=true."
         )
-    return Split(train=training, query=query, database=database)
+    return _warn_of_lone_classes(image_set, Split(training, query, database))
 
 
 def at_random(image_set: ImageSet, seed: int, *, queries: int, train: int) -> Split:
@@ -120,11 +127,12 @@ def at_random(image_set: ImageSet, seed: int, *, queries: int, train: int) -> Sp
         )
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
     order = rng.permutation(len(image_set))
-    return Split(
+    split = Split(
         train=np.sort(order[queries : queries + train]),
         query=np.sort(order[:queries]),
         database=np.sort(order[queries:]),
     )
+    return _warn_of_lone_classes(image_set, split)
 
 
 def stratified(image_set: ImageSet, seed: int, *, query_fraction: float) -> Split:
@@ -155,7 +163,7 @@ def stratified(image_set: ImageSet, seed: int, *, query_fraction: float) -> Spli
             "1, and several images per class."
         )
     others = np.setdiff1d(indices, query)
-    return Split(train=others, query=query, database=others)
+    return _warn_of_lone_classes(image_set, Split(others, query, others))
 
 
 def given(
@@ -169,7 +177,8 @@ def given(
 ) -> Split:
     """Read the split from lists: one image per line, its id or file name, with or without labels.
 
-    A name may have more leading folders than the id, or fewer, but no different ones.
+    A name may have more leading folders than the id, or fewer, but no different ones. It may differ
+    in spelling, such as letter case, if only one image can be meant; a log line says so.
 
     Args:
         image_set: the images.
@@ -185,10 +194,10 @@ def given(
             query is in another part.
     """
     del seed
-    index = IdIndex(image_set.ids.tolist())
+    index = NameIndex(image_set.ids.tolist())
 
     def find_rows(path: str) -> npt.NDArray[np.int64]:
-        return _find_listed_rows(Path(path), index, image_set.name, max_missing_fraction)
+        return _find_listed_rows(Path(path), index, image_set, max_missing_fraction)
 
     query, training = find_rows(queries), find_rows(train)
     searched = np.setdiff1d(np.arange(len(image_set)), query)
@@ -201,30 +210,34 @@ def given(
                 f"protocol.{name}={path} names {len(shared)} of the queries, for example "
                 f"{image_set.ids[shared[0]]}. A query must be neither trained on nor searched."
             )
-    return Split(train=training, query=query, database=searched)
+    return _warn_of_lone_classes(image_set, Split(training, query, searched))
 
 
 def _find_listed_rows(
-    path: Path, index: IdIndex, dataset_name: str, max_missing_fraction: float
+    path: Path, index: NameIndex, image_set: ImageSet, max_missing_fraction: float
 ) -> npt.NDArray[np.int64]:
     images = read_list(path)
     if not images:
         raise UserError(f"{path} names no image.")
-    rows = [index.find_row(image) for image in images]
-    missing = [image.name for image, row in zip(images, rows, strict=True) if row is None]
+    rows = index.find_images(images)
+    unknown = [image for image, row in zip(images, rows, strict=True) if row is None]
+    missing = [image.name for image in unknown]
     if len(missing) > max_missing_fraction * len(images) or len(missing) == len(images):
+        hint = _explain_left_out(image_set, missing) or index.explain_missing(unknown[0].text)
         raise UserError(
             f"{path} names {len(images):,} images, {len(missing):,} of which are not in "
-            f"{dataset_name}; for example {missing[0]}. Correct the list, or raise "
+            f"{image_set.name}; for example {missing[0]}. {hint} Correct the list, or raise "
             f"protocol.max_missing_fraction={max_missing_fraction}."
         )
     shown_path = escape_undecodable(str(path))
     if missing:
+        left_out = _explain_left_out(image_set, missing).rstrip(".")
         logger.warning(
-            "%s: %s of %s images are not in the data set",
+            "%s: %s of %s images are not in the data set%s",
             shown_path,
             f"{len(missing):,}",
             f"{len(images):,}",
+            escape_undecodable(f"; {left_out}" if left_out else ""),
         )
     listed = np.unique([row for row in rows if row is not None])
     repeated_count = len(images) - len(missing) - len(listed)
@@ -236,6 +249,38 @@ def _find_listed_rows(
             f"{len(images):,}",
         )
     return listed
+
+
+def _explain_left_out(image_set: ImageSet, missing: Sequence[str]) -> str:
+    """A sentence on how many missing images the data set left out itself, and why."""
+    report = image_set.report or {}
+    left_out: dict[str, list[str]] = dict(report.get("left_out", {}))
+    left_out["without a label of the subset"] = report.get(NOTE_WITHOUT_LABEL, [])
+    reasons = {_file_name(name): reason for reason, names in left_out.items() for name in names}
+    counts = Counter(reasons[_file_name(n)] for n in missing if _file_name(n) in reasons)
+    shown = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+    return f"The data set left them out: {shown}." if shown else ""
+
+
+def _file_name(description: str) -> str:
+    """File name in lower case, without the reason that may follow a path."""
+    return description.partition(": ")[0].rpartition("/")[2].casefold()
+
+
+def _warn_of_lone_classes(image_set: ImageSet, split: Split) -> Split:
+    """Warn of classes that have queries but no image to find, or images but no query."""
+    is_member = _class_membership(image_set.labels.numpy(), len(image_set.classes))
+    in_query, in_database = (is_member[rows].any(axis=0) for rows in (split.query, split.database))
+    for is_lone, problem in (
+        (in_query & ~in_database, "have queries, but no image in the database"),
+        (in_database & ~in_query, "have images in the database, but no query"),
+    ):
+        names = [image_set.classes[i] for i in np.flatnonzero(is_lone)]
+        if names:
+            shown = ", ".join(names[:MAX_SHOWN_NAMES]) + ", …" * (len(names) > MAX_SHOWN_NAMES)
+            told = f"{image_set.name}: {len(names):,} classes {problem}: {shown}"
+            logger.warning("%s", escape_undecodable(told))
+    return split
 
 
 def _warn_of_official_split(image_set: ImageSet) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from deephash.core.errors import UserError
 from deephash.core.io import atomic_write, write_json
+from deephash.data.files.name_index import NameIndex
 from deephash.data.files.split_lists import read_list
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
@@ -26,7 +27,8 @@ def write_split(folder: Path, image_set: ImageSet, split: Split, origin: dict[st
         origin: how the split was drawn, as JSON values; added to `split.json`.
 
     Raises:
-        UserError: the folder already holds a split, or cannot be written to.
+        UserError: the folder already holds a split, or cannot be written to; or an id cannot stand
+            in a line.
 
     Example:
         >>> import tempfile
@@ -45,6 +47,7 @@ def write_split(folder: Path, image_set: ImageSet, split: Split, origin: dict[st
         raise UserError(
             f"{folder} already holds {', '.join(existing)}. Name another folder, or remove them."
         )
+    _check_ids_fit_lines(image_set)
     try:
         for part in PARTS:
             lines = "".join(f"{image_id}\n" for image_id in image_set.ids[split.arrays()[part]])
@@ -65,28 +68,40 @@ def find_differences(folder: Path, image_set: ImageSet) -> list[str]:
         UserError: the split cannot be read.
     """
     summary = _read_summary(folder / SUMMARY)
-    # Ids stand in the lists exactly as they are, also those that end like labels.
-    listed = {part: [image.text for image in read_list(folder / f"{part}.txt")] for part in PARTS}
-    row_of_id = {image_id: row for row, image_id in enumerate(image_set.ids.tolist())}
+    index = NameIndex(image_set.ids.tolist())
+    listed = {part: read_list(folder / f"{part}.txt") for part in PARTS}
+    found = {part: index.find_images(images) for part, images in listed.items()}
     differences, rows = [], {}
-    for part, ids in listed.items():
-        unknown = [image_id for image_id in ids if image_id not in row_of_id]
+    for part, images in listed.items():
+        unknown = [i for i, row in zip(images, found[part], strict=True) if row is None]
+        rows[part] = np.array(sorted(r for r in found[part] if r is not None), dtype=np.int64)
         if unknown:
             differences.append(
                 f"{part}.txt names {len(unknown):,} images that are not in {image_set.name}, for "
-                f"example {unknown[0]}"
+                f"example {unknown[0].text}. {index.explain_missing(unknown[0].text)}"
             )
-        queries = sorted(set(ids) & set(listed["query"]))
-        if queries and part != "query":
+        queries = np.intersect1d(rows[part], rows["query"])
+        if len(queries) and part != "query":
             differences.append(
-                f"{part}.txt names {len(queries):,} of the queries, for example {queries[0]}"
+                f"{part}.txt names {len(queries):,} of the queries, for example "
+                f"{image_set.ids[queries[0]]}"
             )
-        rows[part] = np.array(sorted(row_of_id[i] for i in ids if i in row_of_id), dtype=np.int64)
     split = Split(rows["train"], rows["query"], rows["database"])
     for key, value in _summarize(image_set, split).items():
         if summary.get(key) != value:
             differences.append(f"{key} is {value}, but {SUMMARY} says {summary.get(key)}")
     return differences
+
+
+def _check_ids_fit_lines(image_set: ImageSet) -> None:
+    """Refuse ids that a list, an id per line, would not give back."""
+    for image_id in image_set.ids.tolist():
+        if not image_id.strip() or {"\n", "\r"} & {*image_id} or image_id[0] == "\ufeff":
+            raise UserError(
+                f"{image_set.name}: the name {image_id!r} cannot stand in a list, which has one "
+                "name per line: it is blank, holds a line break or begins with a byte order mark. "
+                "Rename the file."
+            )
 
 
 def _summarize(image_set: ImageSet, split: Split) -> dict[str, Any]:

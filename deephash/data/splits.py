@@ -122,14 +122,29 @@ def hold_out_validation(
     validation = stratified_sample(split.train, strata(labels), fraction, rng)
     train = np.setdiff1d(split.train, validation)
     if not len(train) or not len(validation):
-        raise UserError(
-            f"protocol.validation.fraction={fraction} of {len(split.train)} training images leaves "
-            f"{len(train)} to train on and {len(validation)} to validate on. Choose a fraction "
-            "that leaves images for both."
-        )
+        raise UserError(_explain_no_validation(split, strata(labels)))
     validation_database = np.sort(rng.permutation(train)[:database_size])
     return replace(
         split, train=train, validation=validation, validation_database=validation_database
+    )
+
+
+def _explain_no_validation(split: Split, stratum: np.ndarray) -> str:
+    """Why no image can be held out: at least one image of each class must remain to train on."""
+    if not len(split.train):
+        return "The protocol leaves no training images. Choose one that draws some."
+    problem = (
+        "No image can be held out for validation, whatever protocol.validation.fraction is: none "
+        f"of the classes has two of the {len(split.train):,} training images."
+    )
+    everything = np.union1d(split.query, split.database)
+    count = len(everything)
+    queries = max(1, count // 10)
+    if count - queries <= len(np.unique(stratum[everything])):
+        return f"{problem} Add images."
+    return (
+        f"{problem} Do not draw a query from each class: protocol=hashnet "
+        f"protocol.queries={queries} protocol.train={count - queries}."
     )
 
 

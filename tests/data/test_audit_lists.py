@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sample_images import sample_smooth_images
+from sample_images import sample_smooth_images, write_image
 
 from deephash.core.errors import UserError
 from deephash.data.audit import audit
@@ -135,6 +135,16 @@ def test_lists_without_labels_and_with_a_root(tmp_path: Path) -> None:
     assert result.classes == {"query": {}, "database": {}}
     assert not result.left_out
     assert not result.has_leaks
+
+
+def test_a_single_column_of_labels_tells_two_classes_apart(tmp_path: Path) -> None:
+    for part, rows in (("query", (0, 1)), ("database", (2, 3))):
+        for row in rows:
+            write_image(tmp_path / f"{row}.jpg", seed=row)
+        (tmp_path / f"{part}.txt").write_text("".join(f"{row}.jpg {row % 2}\n" for row in rows))
+    lists = {part: tmp_path / f"{part}.txt" for part in ("query", "database")}
+    image_set, _ = load_audit_lists(lists, None, tmp_path / "decoded")
+    assert image_set.labels.tolist() == [0, 1, 0, 1]
 
 
 def test_lists_that_do_not_fit_are_refused(tmp_path: Path, lists: dict[str, Path]) -> None:

@@ -54,9 +54,9 @@ BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "GIF header": (encode_image(sample_image(0), "GIF")[:14], "."),
     "floating point": (
         encode_image(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"),
-        "mode F",
+        "dataset.pixel_range is needed",
     ),
-    "bomb": (encode_image(Image.new("1", (20_000, 20_000)), "PNG"), "exceeds limit"),
+    "bomb": (encode_image(Image.new("1", (20_000, 20_000)), "PNG"), "dataset.max_pixels=178956970"),
 }
 
 # An unusual file that is an image.
@@ -81,9 +81,9 @@ UNUSUAL_FILES: dict[str, tuple[str, bytes]] = {
 
 # Folders and lists that cannot be used: a function that makes one, and the message.
 SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "no such folder": (lambda t: t / "photos", "photos: no such folder"),
+    "no such folder": (lambda t: t / "photos", "photos: there is no such folder"),
     "no such list": (lambda t: t / "list.csv", "list.csv cannot be read: No such file"),
-    "another suffix": (lambda t: make_list(t, LABELLED, "list.xlsx"), "list.xlsx: no such folder"),
+    "another suffix": (lambda t: make_list(t, LABELLED, "list.xlsx"), "list.xlsx: this is not a"),
     "a folder named like a list": (
         lambda t: write_class_folders(t / "x.csv", 0) or t / "x.csv", "x.csv"
     ),

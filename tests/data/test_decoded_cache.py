@@ -1,10 +1,12 @@
 """Cached or decoded when read, images are the same; incomplete or damaged caches are not used."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from PIL import Image
 from sample_images import decode_channels_first, encode_image, sample_image, write_image
 
 from deephash.core.errors import UserError
-from deephash.data.files import decoded_cache
+from deephash.data.files import decoded_store, store_filling, threads
 from deephash.data.files.decoded_cache import ImageFiles, decode_files
-from deephash.data.files.decoding import decode_image
+from deephash.data.files.decoding import DecodedFile, decode_file
+from deephash.data.files.fingerprints import content_hash, fingerprint
+from deephash.data.files.stores import list_stores
 
 
 def write_images(folder: Path, count: int = 10) -> list[Path]:
@@ -31,6 +35,11 @@ def decode(
     return decode_files(
         paths, size=16, cache_decoded=cache_decoded, decoded_dir=folder / "decoded", workers=2
     )
+
+
+def logged_counts(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """How many images each message says are decoded."""
+    return [int(line.split()[1]) for line in caplog.messages if line.startswith("decoding")]
 
 
 @pytest.mark.parametrize("cache_decoded", [True, False])
@@ -77,12 +86,62 @@ def test_files_are_decoded_once_until_one_changes(
     paths = write_images(tmp_path)
     before, _ = decode(paths, tmp_path)
     decode(paths, tmp_path)
-    assert caplog.text.count("decoding 10 images") == 1
     paths[5].write_bytes(encode_image(sample_image(77)))
     after, _ = decode(paths, tmp_path)
-    assert caplog.text.count("decoding 10 images") == 2
+    assert logged_counts(caplog) == [10, 1]
     changed = (before[torch.arange(10)] != after[torch.arange(10)]).flatten(1).any(dim=1)
     assert changed.nonzero().flatten().tolist() == [5]
+
+
+@pytest.mark.parametrize("cache_decoded", [True, False])
+def test_an_added_image_and_a_subset_decode_what_is_new(
+    cache_decoded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+
+    def count(path: Path, *settings: Any) -> DecodedFile:
+        decoded.append(path)
+        return decode_file(path, *settings)
+
+    monkeypatch.setattr(store_filling, "decode_file", count)
+    paths = write_images(tmp_path, 12)
+    some = paths[1:11:2]
+    for chosen, new in (
+        (some, some),
+        (paths[:11], [path for path in paths[:11] if path not in some]),
+        (paths, [paths[11]]),
+        (paths[::-1], []),
+        (paths[3:7], []),
+    ):
+        images, _ = decode(chosen, tmp_path, cache_decoded)
+        assert sorted(decoded) == sorted(new)
+        decoded.clear()
+        for index, path in enumerate(chosen):
+            expected = decode_channels_first(path, 16)
+            np.testing.assert_array_equal(images[torch.tensor([index])][0], expected)
+            expected_hash = content_hash(expected.transpose(1, 2, 0))
+            assert images.content_hashes[index] == expected_hash
+    (store,) = list_stores(tmp_path / "decoded")
+    assert store.images == 12
+
+
+def test_files_that_differ_between_their_samples_are_told_apart(tmp_path: Path) -> None:
+    """Two files of the same name, size and time, and a copy of the first."""
+    paths = [tmp_path / name / "0.jpg" for name in "abc"]
+    first = encode_image(sample_image(0, 400, 400), quality=95)
+    second = encode_image(sample_image(1, 400, 400), quality=95)
+    second = first[:5000] + second[5000:7000] + first[7000:]
+    for path, content in zip(paths, (first, second, first), strict=True):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        os.utime(path, (10**9, 10**9))
+    assert fingerprint(paths[0]) == fingerprint(paths[1])
+    images, _ = decode(paths, tmp_path)
+    for index, path in enumerate(paths):
+        np.testing.assert_array_equal(
+            images[torch.tensor([index])][0], decode_channels_first(path, 16)
+        )
+    assert images.content_hashes[0] == images.content_hashes[2] != images.content_hashes[1]
 
 
 @pytest.mark.parametrize("side", [30, 300])
@@ -118,36 +177,32 @@ def test_the_cache_is_found_after_the_files_moved(
     decode(write_images(tmp_path), tmp_path)
     (tmp_path / "files").rename(tmp_path / "moved")
     decode([tmp_path / "moved" / f"{i}.jpg" for i in range(10)], tmp_path)
-    assert caplog.text.count("decoding 10") == 1
+    assert logged_counts(caplog) == [10]
 
 
 def test_interrupted_decoding_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "deephash")
-    monkeypatch.setattr(decoded_cache, "ROWS_PER_TASK", 1)
+    monkeypatch.setattr(threads, "ROWS_PER_TASK", 1)
     paths = write_images(tmp_path, 30)
     paths[0].write_bytes(b"no image")
     decoded = []
 
-    def interrupt(path: Path, size: int) -> np.ndarray:
+    def interrupt(path: Path, *settings: Any) -> DecodedFile:
         decoded.append(path)
         if len(decoded) > 20:
             time.sleep(0.05)
             raise KeyboardInterrupt
-        return decode_image(path, size)
+        return decode_file(path, *settings)
 
-    monkeypatch.setattr(decoded_cache, "decode_image", interrupt)
+    monkeypatch.setattr(store_filling, "decode_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         decode(paths, tmp_path)
     assert len(decoded) <= 24  # pending chunks were cancelled
-    monkeypatch.setattr(decoded_cache, "decode_image", decode_image)
+    monkeypatch.setattr(store_filling, "decode_file", decode_file)
     images, broken = decode(paths, tmp_path)
-    first, second = (
-        int(line.split()[1]) for line in caplog.messages if line.startswith("decoding")
-    )
-    assert first == 30
-    assert second == 30 - 19  # twenty were decoded; the broken one of them is tried again
+    assert logged_counts(caplog) == [29, 29 - 19]  # of twenty that were tried, one is broken
     assert set(broken) == {0}
     for index in range(1, 30):
         np.testing.assert_array_equal(
@@ -155,17 +210,21 @@ def test_interrupted_decoding_is_resumed(
         )
 
 
-def test_a_changed_byte_in_the_cache_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pixels.bin", "index.bin"])
+def test_a_changed_byte_in_the_cache_is_found(name: str, tmp_path: Path) -> None:
     paths = write_images(tmp_path)
     decode(paths, tmp_path)
-    (path,) = (tmp_path / "decoded").glob("*/pixels.npy")
+    (path,) = (tmp_path / "decoded").glob(f"*/{name}")
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[-6] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"pixels.npy is corrupt: 1 images are not as they were written.*Remove"
-    ):
+    with pytest.raises(UserError) as error:
         decode(paths, tmp_path)
+    assert re.fullmatch(
+        rf"{path.parent} is corrupt: (1 images in pixels.bin are|index.bin is) not as (they were|"
+        r"it was) written. Remove this folder, and the images are decoded again.",
+        str(error.value),
+    )
 
 
 def empty(path: Path) -> None:
@@ -177,36 +236,34 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, empty, truncate])
-@pytest.mark.parametrize("name", ["contents.npy", "pixels.npy", "broken.json"])
-def test_a_damaged_file_in_the_cache_is_reported(
-    damage: Callable[[Path], None], name: str, tmp_path: Path
+def test_damaged_pixels_in_the_cache_are_reported(
+    damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     paths = write_images(tmp_path)
-    paths[0].write_bytes(b"no image")
     decode(paths, tmp_path)
-    (path,) = (tmp_path / "decoded").glob(f"*/{name}")
+    (path,) = (tmp_path / "decoded").glob("*/pixels.bin")
     damage(path)
     with pytest.raises(UserError) as error:
         decode(paths, tmp_path)
     assert str(error.value) == (
-        f"{path.parent} is corrupt: a file is missing, unreadable or truncated. Remove this "
+        f"{path.parent} is corrupt: pixels.bin is missing, unreadable or truncated. Remove this "
         "folder, and the images are decoded again."
     )
 
 
-@pytest.mark.parametrize("name", ["contents.npy", "pixels.npy"])
-@pytest.mark.parametrize("damage", [empty, truncate])
-def test_a_damaged_interrupted_decoding_begins_again(
-    damage: Callable[[Path], None], name: str, tmp_path: Path
+@pytest.mark.parametrize("damage", [Path.unlink, empty, truncate])
+def test_what_a_damaged_index_does_not_name_is_decoded_again(
+    damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     paths = write_images(tmp_path)
-    decode(paths, tmp_path)
-    (path,) = (tmp_path / "decoded").glob(f"*/{name}")
+    before, _ = decode(paths, tmp_path)
+    content_hashes, pixels = before.content_hashes, before[torch.arange(10)]
+    (path,) = (tmp_path / "decoded").glob("*/index.bin")
     damage(path)
-    path.parent.rename(path.parent.with_suffix(".unfinished"))
-    images, broken = decode(paths, tmp_path)
+    after, broken = decode(paths, tmp_path)
     assert broken == {}
-    np.testing.assert_array_equal(images[torch.tensor([9])][0], decode_channels_first(paths[9], 16))
+    np.testing.assert_array_equal(after.content_hashes, content_hashes)
+    assert torch.equal(after[torch.arange(10)], pixels)
 
 
 @pytest.mark.parametrize("cache_decoded", [True, False])
@@ -229,12 +286,17 @@ def test_a_complete_cache_is_read_from_a_read_only_folder(
         raise OSError(30, "Read-only file system", str(path))
 
     paths = write_images(tmp_path)
+    paths[2].write_bytes(b"no image")  # is tried again, and nothing is to be written
     before, _ = decode(paths, tmp_path)
-    monkeypatch.setattr(decoded_cache, "FileLock", refuse)
-    after, _ = decode(paths, tmp_path)
-    assert torch.equal(before[torch.arange(10)], after[torch.arange(10)])
+    monkeypatch.setattr(decoded_store, "FileLock", refuse)
+    after, broken = decode(paths, tmp_path)
+    assert set(broken) == {2}
+    assert torch.equal(before[torch.arange(3, 10)], after[torch.arange(3, 10)])
     with pytest.raises(UserError, match="cannot be written to: Read-only file system"):
         decode(paths, tmp_path, cache_decoded=False)
+    paths[2].write_bytes(encode_image(sample_image(2)))
+    with pytest.raises(UserError, match=r"cannot be written to \(0.0 GB\): Read-only file system"):
+        decode(paths, tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, -1])
@@ -255,11 +317,11 @@ def test_a_full_disk_is_reported_before_decoding_begins(
     def raise_disk_full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(decoded_cache.os, "posix_fallocate", raise_disk_full)
+    monkeypatch.setattr(os, "posix_fallocate", raise_disk_full)
     paths = write_images(tmp_path)
     with pytest.raises(UserError, match=r"No space left on device.*dataset.cache_decoded=false"):
         decode(paths, tmp_path)
-    assert not list((tmp_path / "decoded").glob("*/*.npy"))
+    assert [path.stat().st_size for path in (tmp_path / "decoded").glob("*/*")] == [0, 0]
 
 
 def test_of_simultaneous_runs_one_decodes(
@@ -267,16 +329,17 @@ def test_of_simultaneous_runs_one_decodes(
 ) -> None:
     caplog.set_level("INFO", "deephash")
 
-    def decode_slowly(path: Path, size: int) -> np.ndarray:
+    def decode_slowly(path: Path, *settings: Any) -> DecodedFile:
         time.sleep(0.05)
-        return decode_image(path, size)
+        return decode_file(path, *settings)
 
-    monkeypatch.setattr(decoded_cache, "decode_image", decode_slowly)
+    monkeypatch.setattr(store_filling, "decode_file", decode_slowly)
     paths = write_images(tmp_path)
     with ThreadPoolExecutor() as threads:
         futures = [threads.submit(decode, paths, tmp_path) for _ in range(3)]
         contents = [future.result()[0].content_hashes for future in futures]
-    assert caplog.text.count("decoding 10") == 1
+    assert logged_counts(caplog) == [10]
+    assert "waiting for another process that decodes into" in caplog.text
     assert (contents[0] == contents[1]).all()
     assert (contents[0] == contents[2]).all()
 

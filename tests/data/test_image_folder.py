@@ -55,9 +55,8 @@ def test_a_folder_with_a_split(test: str, train: str, tmp_path: Path) -> None:
 
 
 UNSUPPORTED_FOLDERS = {  # folders that hold an image each, and the message
-    "validation part": ("train/a test/a val/a", r"looks like a split into test, train, val\."),
     "part without labels": ("train/a unlabelled/a", r"like a split into train, unlabelled\."),
-    "other names": ("Training/a Testing/a", r"looks like a split into testing, training\."),
+    "validation twice": ("train/a val/a valid/a", "says val or valid, but not both"),
     "no training images": ("test/a val/a", r"looks like a split into test, val\."),
     "flat test images": (
         "train/a train/b test",

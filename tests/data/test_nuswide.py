@@ -16,7 +16,8 @@ from sample_images import (
 )
 
 from deephash.core.errors import UserError
-from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT, read_label_lists
+from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT
+from deephash.data.datasets.nuswide_lists import read_label_lists
 
 LABELS = sample_nuswide_labels()
 
@@ -192,6 +193,7 @@ def test_missing_images_and_repeated_flickr_ids_are_reported(tmp_path: Path) -> 
     same_id = names.copy()
     same_id[9] = names[9].replace("0009_1009", "0009_1010")  # the photograph of row 10
     lists.write_text("".join(f"{name}\n" for name in same_id))
+    (tmp_path / "ImageList" / "TestImagelist.txt").write_text("\n".join(same_id[::3]))
     write_image(tmp_path / "Flickr" / same_id[9].replace("\\", "/"), seed=10)
     (tmp_path / "Flickr" / names[1].replace("\\", "/")).unlink()
     with pytest.raises(UserError, match=r"1 missing.*dataset.max_invalid_fraction=0.0"):
@@ -200,7 +202,7 @@ def test_missing_images_and_repeated_flickr_ids_are_reported(tmp_path: Path) -> 
     report = read_report(tmp_path)
     assert len(report["left_out"]["missing"]) == 1
     assert names[1].rpartition("\\")[2] not in image_set.ids
-    assert report["flickr_ids_of_several_files"] == ["1010.jpg"]
+    assert report["flickr_ids_of_several_files"] == ["1010"]
 
 
 def test_invalid_labels_count_as_0_and_are_listed(

@@ -32,7 +32,7 @@ def shorten(folder: Path, path: str) -> None:
         (lambda t: shorten(t, "ImageList/Imagelist.txt"), "has 40 lines, .* names 39 images"),
         (lambda t: (t / "Groundtruth").rename(t / "labels"), "holds neither Groundtruth/AllLabels"),
         (
-            lambda t: (t / "ImageList/TestImagelist.txt").write_text("0000_1000.jpg\n"),
+            lambda t: (t / "ImageList/TestImagelist.txt").write_text("train/0000_1000.jpg\n"),
             r"TestImagelist.txt names none of the images, whose names are like zoo/0000_1000.jpg\.",
         ),
         (

@@ -215,7 +215,11 @@ def test_given_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert split.query.tolist() == [1, 3]
     assert split.train.tolist() == [5, 7]
     assert split.database.tolist() == [5, 7, 9]
-    assert caplog.messages == [f"{tmp_path}/database.txt: 1 of 4 lines repeat an image"]
+    assert caplog.messages == [
+        f"{tmp_path}/database.txt: 1 of 4 lines repeat an image",
+        "toy: 2 classes have queries, but no image in the database: class 1, class 3",
+        "toy: 3 classes have images in the database, but no query: class 5, class 7, class 9",
+    ]
     split = draw_split("given", image_set, *overrides[:2])
     assert split.database.tolist() == [i for i in range(40) if i not in (1, 3)]
 
@@ -264,7 +268,7 @@ def test_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
     )
     overrides = write_lists(tmp_path, queries=["0.jpg 1"], train=["dog/0.jpg"])
     with pytest.raises(
-        UserError, match=r"queries.txt, line 1: 0.jpg may be cat/0.jpg or dog/0.jpg\. Put"
+        UserError, match=r"queries.txt, line 1: 0.jpg may be cat/0.jpg or dog/0.jpg\. Write"
     ):
         draw_split("given", image_set, *overrides)
 
@@ -298,3 +302,51 @@ def test_given_lists_that_leak_or_name_unknown_images_are_refused(
     lists = {"queries": "nowhere.txt", "train": "", "database": None}
     with pytest.raises(UserError, match=r"nowhere.txt cannot be read: No such file"):
         given(image_set, 0, **lists, max_missing_fraction=0)
+
+
+def test_lists_in_another_spelling_are_matched_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image_set = make_image_set(per_class=4)
+    overrides = write_lists(
+        tmp_path, queries=["TOY/1", "toy/2", "Toy/3"], train=["toy/4", "toy/5.jpg"]
+    )
+    split = draw_split("given", image_set, *overrides)
+    assert split.query.tolist() == [1, 2, 3]
+    assert split.train.tolist() == [4, 5]
+    assert caplog.messages[:2] == [
+        f"{tmp_path}/queries.txt: 2 names match in spite of letter case; for example TOY/1 is "
+        "toy/1",
+        f"{tmp_path}/train.txt: 1 names match in spite of file suffix; for example toy/5.jpg is "
+        "toy/5",
+    ]
+    leak = write_lists(tmp_path, queries=["toy/1"], train=["TOY/1", "toy/2"])
+    with pytest.raises(UserError, match="names 1 of the queries, for example toy/1"):
+        draw_split("given", image_set, *leak)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("17 toy/1", "Value 2 of the line, toy/1, is an image"),
+        ("toy/1,0,1", "Value 1 of the line, toy/1, is an image"),
+        ("boy/1", "toy/1 is there, in another folder"),
+        ("toy/\ufffd", "Letters were lost"),
+        ("nothing", "The names there are like toy/0"),
+    ],
+)
+def test_an_unknown_image_has_a_hint(line: str, hint: str, tmp_path: Path) -> None:
+    overrides = write_lists(tmp_path, queries=[line], train=["toy/2"])
+    with pytest.raises(UserError, match=rf"1 of which are not in toy; .*{hint}"):
+        draw_split("given", make_image_set(per_class=4), *overrides)
+
+
+def test_images_that_the_data_set_left_out_are_named_as_such(tmp_path: Path) -> None:
+    left_out = {"broken": ["/data/toy/90.jpg: truncated"], "unlabelled": ["toy/91.jpg"]}
+    image_set = replace(make_image_set(per_class=4), report={"left_out": left_out})
+    names = ["toy/90.jpg", "toy/91.jpg", "toy/92.jpg"]
+    overrides = write_lists(tmp_path, queries=["toy/1"], train=["toy/2", *names])
+    with pytest.raises(
+        UserError, match="3 of which are not .* left them out: 1 broken, 1 unlabelled"
+    ):
+        draw_split("given", image_set, *overrides)

@@ -1,11 +1,11 @@
-"""Lines of lists: the name, its labels, and the id that it matches."""
+"""Lines of lists: the name and its labels."""
 
 from pathlib import Path
 
 import pytest
 
 from deephash.core.errors import UserError
-from deephash.data.files.split_lists import IdIndex, ListedImage, read_list
+from deephash.data.files.split_lists import ListedImage, read_list
 
 SOURCE = Path("list.txt")
 
@@ -54,15 +54,3 @@ def test_a_list_that_is_not_text_is_refused(
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"list.txt .*{message}"):
         read_list(path)
-
-
-def test_the_line_itself_is_matched_before_its_name() -> None:
-    index = IdIndex(["img", "img 1", "a\\b.jpg", "a/c.jpg"])
-    texts = ["img 1", "img 0", "a\\b.jpg", "a\\c.jpg", "img 1 1"]
-    assert [index.find_row(ListedImage(SOURCE, 1, text)) for text in texts] == [1, 0, 2, 3, 0]
-
-
-def test_an_ambiguous_name_is_refused_with_its_place() -> None:
-    index = IdIndex(["cat/0.jpg", "dog/0.jpg"])
-    with pytest.raises(UserError, match=r"list.txt, line 7: 0.jpg may be cat/0.jpg or dog/0.jpg"):
-        index.find_row(ListedImage(SOURCE, 7, "0.jpg 1 0"))

@@ -12,13 +12,18 @@ from deephash.core.errors import UserError
 from deephash.data.datasets.nuswide_files import (
     CONCEPTS,
     FREQUENT,
-    read_label_lists,
+    find_folder,
     read_official_files,
 )
+from deephash.data.datasets.nuswide_lists import read_label_lists
 from deephash.data.files.cleaning import DecodingOptions, Listing
+from deephash.data.files.name_index import NameIndex
+from deephash.data.files.names import has_image_suffix, is_system_entry
+from deephash.data.files.pixel_range import PixelRangeSetting, parse_pixel_range
 from deephash.data.image_set import ImageSet
 
 SUBSETS = {"tc21": list(FREQUENT), "tc10": list(FREQUENT)[:10], "all81": CONCEPTS}
+NOTE_WITHOUT_LABEL = "images_without_a_concept_of_the_subset"
 IMAGE_FOLDERS = ("Flickr", "images", "image")
 
 logger = logging.getLogger(__name__)
@@ -35,6 +40,9 @@ def nuswide(
     decoded_dir: str,
     workers: int | None,
     max_invalid_fraction: float,
+    label_files: list[str] | None = None,
+    pixel_range: PixelRangeSetting = "full",
+    max_pixels: int | None = None,
 ) -> ImageSet:
     """Load the images that have a concept of the subset.
 
@@ -54,13 +62,23 @@ def nuswide(
         workers: number of threads or processes that decode; None for the number of CPU cores.
         max_invalid_fraction: how many images may be missing, broken or listed twice, and how many
             labels may be invalid, as a fraction of the images.
+        label_files: names of the files with the labels of each list (text, .npy or .mat), if the
+            lists hold paths alone.
+        pixel_range: which values of images of over 8 bits become 0 to 255: `full`, 0 to 65,535;
+            `file`, from the lowest to the highest of the file; or `[lowest, highest]`.
+        max_pixels: the most pixels that a file may have; None for Pillow's limit of 179 million.
 
     Raises:
         UserError: a file is missing or does not fit the others, or too many images or labels are
             invalid.
     """
     place = Path(folder)
-    annotations = read_label_lists(place, lists, order) if lists else read_official_files(place)
+    if label_files and not lists:
+        raise UserError("dataset.label_files: name the lists of their images with dataset.lists.")
+    if lists:
+        annotations = read_label_lists(place, lists, order, label_files or ())
+    else:
+        annotations = read_official_files(place, max_invalid_fraction)
     concepts = SUBSETS[subset]
     absent = [name for name in concepts if name not in annotations.concepts]
     if absent:
@@ -88,18 +106,22 @@ def nuswide(
         logger.warning(
             "nuswide: %s test images are in other lists too", f"{len(shared_test_images):,}"
         )
-    paths = _find_image_files(place)
+    image_folder, files = _find_image_files(place)
+    used_names = [annotations.names[row] for row in rows]
+    found = NameIndex(files).find_all(
+        place,
+        [f"dataset.folder={place}"] * len(rows),
+        [(name, name.rpartition("/")[2]) for name in used_names],
+    )
     unique_ids = dict.fromkeys(ids[row] for row in rows)  # a list may repeat images
-    flickr_ids = Counter(image_id.rpartition("_")[2] for image_id in unique_ids)
+    flickr_ids = Counter(_flickr_id(image_id) for image_id in unique_ids)
     listing = Listing(
         name="nuswide",
         source=place,
         ids=[ids[row] for row in rows],
         paths=[
-            paths.get(annotations.names[row])
-            or paths.get(ids[row])
-            or f"{place}/{annotations.names[row]}"
-            for row in rows
+            f"{image_folder}/{name if position is None else files[position]}"
+            for name, position in zip(used_names, found, strict=True)
         ],
         labels=labels[rows],
         classes=tuple(concepts),
@@ -108,6 +130,7 @@ def nuswide(
             "subset": subset,
             "rows_in_total": len(ids),
             "rows_without_a_concept_of_the_subset": len(ids) - len(rows),
+            NOTE_WITHOUT_LABEL: sorted({*ids} - unique_ids.keys()),
             "invalid_labels_counted_as_0": invalid_labels,
             "test_images_in_other_lists": shared_test_images,
             "flickr_ids_of_several_files": [i for i, count in flickr_ids.items() if count > 1],
@@ -118,29 +141,53 @@ def nuswide(
     )
     workers = workers or os.cpu_count() or 1
     return listing.load(
-        DecodingOptions(size, cache_decoded, Path(decoded_dir), workers, max_invalid_fraction)
+        DecodingOptions(
+            size,
+            cache_decoded,
+            Path(decoded_dir),
+            workers,
+            max_invalid_fraction,
+            parse_pixel_range(pixel_range),
+            max_pixels,
+        )
     )
 
 
-def _find_image_files(place: Path) -> dict[str, str]:
-    """Paths of all files in the image folder, by relative path and by file name.
+def _flickr_id(name: str) -> str:
+    """The number of the photograph: `0001_2124494179.jpg`, or as Flickr, number_secret_m.jpg."""
+    *others, last = name.partition(".")[0].split("_")
+    if len(last) == 1 and last.isalpha() and len(others) > 1:
+        return others[-2]  # the secret and the size come after it
+    return last if last.isdigit() or not others else others[-1]
+
+
+def _find_image_files(place: Path) -> tuple[Path, list[str]]:
+    """The first folder that holds images, and their relative paths.
 
     Links to folders are followed, but each folder is visited once.
     """
-    folder = next((place / name for name in IMAGE_FOLDERS if (place / name).is_dir()), None)
-    if folder is None:
-        raise UserError(
-            f"dataset.folder={place} holds no images: it should contain a folder named "
-            f"{', '.join(IMAGE_FOLDERS[:-1])} or {IMAGE_FOLDERS[-1]}."
-        )
-    paths: dict[str, str] = {}
+    existing = [folder for name in IMAGE_FOLDERS if (folder := find_folder(place, name)).is_dir()]
+    for folder in existing:
+        files = _walk_images(folder)
+        if files:
+            return folder, files
+    problem = f"holds no images: {existing[0]} is empty" if existing else "holds no images"
+    raise UserError(
+        f"dataset.folder={place} {problem}: it should contain a folder named "
+        f"{', '.join(IMAGE_FOLDERS[:-1])} or {IMAGE_FOLDERS[-1]} with the photographs."
+    )
+
+
+def _walk_images(folder: Path) -> list[str]:
+    files: list[str] = []
     visited: set[str] = set()
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(parent) in visited:
             subfolders.clear()
             continue
         visited.add(os.path.realpath(parent))
-        relative_parent = os.path.relpath(parent, folder).replace(os.sep, "/")
-        for name in names:
-            paths[name] = paths[f"{relative_parent}/{name}"] = f"{parent}/{name}"
-    return paths
+        subfolders[:] = [name for name in subfolders if not is_system_entry(name)]
+        relative_parent = os.path.relpath(parent, folder)
+        prefix = "" if relative_parent == "." else f"{relative_parent}/"
+        files += [f"{prefix}{name}" for name in names if has_image_suffix(name)]
+    return files

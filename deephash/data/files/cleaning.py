@@ -15,6 +15,7 @@ from deephash.core.errors import UserError
 from deephash.core.io import write_json
 from deephash.data.files.decoded_cache import decode_files
 from deephash.data.files.names import escape_undecodable
+from deephash.data.files.pixel_range import PixelRange
 from deephash.data.image_set import ImageSet
 
 MAX_SHOWN_NAMES = 4
@@ -33,6 +34,8 @@ class DecodingOptions:
         workers: number of threads or processes that decode.
         max_invalid_fraction: how many of the images may be missing, broken, unlabelled or listed
             twice, from 0 to 1.
+        pixel_range: see `decode_image`.
+        max_pixels: see `decode_image`.
     """
 
     size: int
@@ -40,10 +43,14 @@ class DecodingOptions:
     decoded_dir: Path
     workers: int
     max_invalid_fraction: float
+    pixel_range: PixelRange = "full"
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"dataset.size={self.size}: must be at least 1 pixel.")
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise UserError(f"dataset.max_pixels={self.max_pixels}: must be at least 1, or null.")
         if not 0 <= self.max_invalid_fraction <= 1:
             raise UserError(
                 f"dataset.max_invalid_fraction={self.max_invalid_fraction}: must lie between 0 "
@@ -65,6 +72,7 @@ class Listing:
         is_test: bool (n,), whether an image belongs to the official test set.
         left_out: descriptions of the rows that cannot be used, by reason.
         notes: further entries of the report.
+        missing_hint: a sentence on why files are missing, for error messages.
     """
 
     name: str
@@ -76,6 +84,7 @@ class Listing:
     is_test: npt.NDArray[np.bool_]
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    missing_hint: str = ""
 
     def load(self, options: DecodingOptions) -> ImageSet:
         """Decode the files and return the images that are present, intact and labelled.
@@ -115,6 +124,8 @@ class Listing:
             cache_decoded=options.cache_decoded,
             decoded_dir=options.decoded_dir,
             workers=options.workers,
+            pixel_range=options.pixel_range,
+            max_pixels=options.max_pixels,
         )
         for position, reason in broken.items():
             row = int(rows[position])
@@ -188,12 +199,14 @@ class Listing:
         _, report_place = self._write_report(row_count, options)
         counts = ", ".join(f"{len(names):,} {why}" for why, names in self.left_out.items())
         examples = "; ".join(f"{why}: {names[0]}" for why, names in self.left_out.items())
+        hint = f" {self.missing_hint}" if self.missing_hint and "missing" in self.left_out else ""
         verdict = f"more than dataset.max_invalid_fraction={limit} allows"
+        remedy = "Correct them, or raise the limit."
         if invalid_count == row_count:
-            verdict = "so none is left"
+            verdict, remedy = "so none is left", "Correct them."
         raise UserError(
             f"{self.source}: {invalid_count:,} of {row_count:,} images cannot be used ({counts}), "
-            f"{verdict}. For example {examples}. {report_place} Correct them, or raise the limit."
+            f"{verdict}. For example {examples}.{hint} {report_place} {remedy}"
         )
 
     def _check_classes(self, labels: npt.NDArray[np.integer]) -> None:

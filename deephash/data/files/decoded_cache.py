@@ -1,40 +1,35 @@
 """Images in files, decoded once into a memory-mapped cache or anew whenever they are read."""
 
-import errno
-import hashlib
-import json
-import logging
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 import torch
-from filelock import FileLock
-from rich.progress import track
 from torch import Tensor
 
 from deephash.core.errors import UserError
-from deephash.core.io import write_json
+from deephash.data.files.decoded_store import (
+    INDEX,
+    PIXELS,
+    DecodedStore,
+    Records,
+    are_intact,
+    store_of,
+)
 from deephash.data.files.decoding import BrokenImageError, decode_image
 from deephash.data.files.fingerprints import (
     BROKEN,
-    NOT_DECODED,
     ContentHashes,
     content_hash,
     fingerprint,
+    fingerprint_whole,
 )
-from deephash.data.files.names import escape_undecodable
-
-ROWS_PER_TASK = 64
-
-logger = logging.getLogger(__name__)
+from deephash.data.files.pixel_range import PixelRange, check_used_range
+from deephash.data.files.store_filling import StoreFiller
+from deephash.data.files.threads import map_in_threads
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,8 @@ class ImageFiles:
         content_hashes: 64 bits of the SHA-1 of each image's pixels, uint64 (n,).
         pixels: memory-mapped uint8 (m, size, size, 3); None if images are decoded when indexed.
         rows: row of `pixels` that holds each image, int64 (n,).
+        pixel_range: see `decode_image`.
+        max_pixels: see `decode_image`.
         workers: number of data loader processes that decode, if images are decoded when indexed.
     """
 
@@ -57,6 +54,8 @@ class ImageFiles:
     content_hashes: ContentHashes
     pixels: Tensor | None
     rows: Tensor
+    pixel_range: PixelRange
+    max_pixels: int | None
     workers: int
 
     @property
@@ -73,7 +72,7 @@ class ImageFiles:
         images = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
         for image, path in zip(images, self.paths[indices.numpy()], strict=True):
             try:
-                image[:] = decode_image(path, self.size)
+                image[:] = decode_image(path, self.size, self.pixel_range, self.max_pixels)
             except BrokenImageError as error:
                 raise UserError(
                     f"{path}: {error}. The file could be decoded when the run began."
@@ -97,13 +96,16 @@ def decode_files(
     cache_decoded: bool,
     decoded_dir: Path,
     workers: int,
+    pixel_range: PixelRange = "full",
+    max_pixels: int | None = None,
 ) -> tuple[ImageFiles, dict[int, str]]:
     """Decode each file once, to find broken files and duplicates and to cache the pixels.
 
-    The results are stored in a folder below `decoded_dir` whose name depends on the files' names,
-    sizes, times and 3 KB of the content of each, but not on where they lie. If several processes
-    need the same folder, one decodes and the others wait. Interrupted decoding is resumed. A
-    complete folder is only read. O(n) time; O(1) memory beyond the page cache.
+    The results are stored in a folder below `decoded_dir`, and found again by name, size, time and
+    some KB of the content of each file, but not by where it lies. If several processes need the
+    same folder, one decodes and the others wait. Interrupted decoding is resumed. Where nothing is
+    to be added, the folder is only read. Broken files are tried again each time. O(n) time; O(1)
+    memory per image beyond the page cache.
 
     Args:
         paths: of the image files.
@@ -112,178 +114,112 @@ def decode_files(
             decoded again each time they are read.
         decoded_dir: folder for the results of this and other data sets.
         workers: number of threads here, and of data loader processes later.
+        pixel_range: see `decode_image`.
+        max_pixels: see `decode_image`.
 
     Returns:
         The images, and the reasons why some files are broken, by position in `paths`.
 
     Raises:
-        UserError: `workers` is below 1, `decoded_dir` cannot be written to, or the stored results
-            are corrupt.
+        UserError: `workers` is below 1, `decoded_dir` cannot be written to, the stored results are
+            corrupt, or all images of 16 bits use a small part of their range and `pixel_range` is
+            `full`.
     """
     if workers < 1:
         raise UserError(
             f"dataset.workers={workers}: must be at least 1, or null for the number of CPU cores."
         )
-    cache = decoded_dir / _cache_key(paths, size, cache_decoded, workers)
-    try:
-        if not cache.is_dir():
-            decoded_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache.with_suffix(".lock")):
-                if not cache.is_dir():
-                    _decode_all(paths, size, cache_decoded, cache, workers)
-    except OSError as error:
-        gigabytes = f" ({len(paths) * 3 * size**2 / 1e9:,.1f} GB)" if cache_decoded else ""
-        is_full = cache_decoded and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise UserError(
-            f"dataset.decoded_dir={decoded_dir} cannot be written to{gigabytes}: "
-            f"{error.strerror}. Name another folder"
-            f"{', or store no pixels: dataset.cache_decoded=false' * is_full}."
-        ) from None
-    try:
-        content_hashes: ContentHashes = np.load(cache / "contents.npy")
-        pixels = np.load(cache / "pixels.npy", mmap_mode="c") if cache_decoded else None
-        broken = json.loads((cache / "broken.json").read_text())
-    except (OSError, ValueError, EOFError):
-        raise _corrupt_cache_error(cache) from None
-    if pixels is not None:
-        _verify(cache, pixels, content_hashes, workers)
+    store = store_of(decoded_dir, size=size, keeps_pixels=cache_decoded, pixel_range=pixel_range)
+    fingerprints, broken = _take_fingerprints(paths, workers)
+    positions = {value: position for position, value in enumerate(fingerprints) if value}
+    filler = StoreFiller(
+        store, {value: paths[i] for value, i in positions.items()}, pixel_range, max_pixels
+    )
+    index, row_of = filler.fill(workers)
+    for position, value in enumerate(fingerprints):
+        if value in filler.broken:
+            broken[position] = filler.broken[value]
+    rows = np.array([row_of.get(value, -1) for value in fingerprints], dtype=np.int64)
+    is_usable = np.ones(len(paths), dtype=bool)
+    is_usable[list(broken)] = False
+    if (rows[is_usable] < 0).any():
+        raise store.corrupt_error(f"{INDEX} was removed or truncated meanwhile")
+    records = index[rows[is_usable]]
+    if not are_intact(records):
+        raise store.corrupt_error(f"{INDEX} is not as it was written")
+    content_hashes = np.full(len(paths), BROKEN, dtype=np.uint64)
+    content_hashes[is_usable] = records["content_hash"]
+    pixels = store.map_pixels(len(index)) if cache_decoded else None
+    if cache_decoded and len(records):
+        _verify(store, index, np.unique(rows[is_usable]), workers)
+    has_range = records["lowest"] <= records["highest"]
+    if has_range.any():
+        lowest, highest = records["lowest"][has_range], records["highest"][has_range]
+        check_used_range(int(lowest.min()), int(highest.max()), len(lowest))
     images = ImageFiles(
         paths=np.array([str(path) for path in paths], dtype=object),
         size=size,
         content_hashes=content_hashes,
         pixels=None if pixels is None else torch.from_numpy(pixels),
-        rows=torch.arange(len(paths)),
+        rows=torch.from_numpy(rows),
+        pixel_range=pixel_range,
+        max_pixels=max_pixels,
         workers=workers,
     )
-    return images, {int(position): reason for position, reason in broken.items()}
+    return images, broken
 
 
-def map_in_threads(
-    function: Callable[[npt.NDArray[np.int64]], None],
-    rows: npt.NDArray[np.int64],
-    workers: int,
-    description: str,
-) -> None:
-    """Call `function` on chunks of `rows` in threads: Pillow and hashlib release the GIL."""
-    chunks = np.array_split(rows, max(1, len(rows) // ROWS_PER_TASK))
-    threads = ThreadPoolExecutor(workers)
-    try:
-        results: Iterator[None] = threads.map(function, chunks)
-        for _ in track(
-            results,
-            description,
-            total=len(chunks),
-            disable=not sys.stdout.isatty(),
-            transient=True,
-        ):
-            pass
-    finally:
-        threads.shutdown(cancel_futures=True)
+def _take_fingerprints(
+    paths: Sequence[str | Path], workers: int
+) -> tuple[list[bytes], dict[int, str]]:
+    """Fingerprints of the files, and the reasons why some cannot be read, by position.
 
-
-def _cache_key(paths: Sequence[str | Path], size: int, cache_decoded: bool, workers: int) -> str:
+    Files of equal fingerprints get others, of their whole content; those that cannot be read get an
+    empty one.
+    """
     fingerprints = [b""] * len(paths)
+    unreadable: dict[int, str] = {}
 
-    def fill(rows: npt.NDArray[np.int64]) -> None:
-        for row in rows.tolist():
-            fingerprints[row] = fingerprint(paths[row])
-
-    map_in_threads(fill, np.arange(len(paths)), workers, "looking at files")
-    digest = hashlib.sha256(f"{size} {cache_decoded} {PIL.__version__}".encode())
-    digest.update(b"".join(fingerprints))
-    return digest.hexdigest()[:16]
-
-
-def _decode_all(
-    paths: Sequence[str | Path], size: int, cache_decoded: bool, cache: Path, workers: int
-) -> None:
-    unfinished = cache.with_suffix(".unfinished")
-    try:
-        content_hashes, pixels = _open_arrays(unfinished, len(paths), size, cache_decoded)
-    except (ValueError, EOFError):  # damaged, for example by a power failure: begin again
-        shutil.rmtree(unfinished)
-        content_hashes, pixels = _open_arrays(unfinished, len(paths), size, cache_decoded)
-    pending = np.flatnonzero((content_hashes == NOT_DECODED) | (content_hashes == BROKEN))
-    broken: dict[str, str] = {}
-
-    def decode(rows: npt.NDArray[np.int64]) -> None:
-        for row in rows.tolist():
+    def take(positions: npt.NDArray[np.int64]) -> None:
+        for position in positions.tolist():
             try:
-                image = decode_image(paths[row], size)
-            except BrokenImageError as error:
-                broken[str(row)] = str(error)
-                content_hashes[row] = BROKEN
-                continue
-            if pixels is not None:
-                pixels[row] = image
-            content_hashes[row] = content_hash(image)
+                fingerprints[position] = fingerprint(paths[position])
+            except OSError as error:
+                unreadable[position] = error.strerror or str(error)
 
-    logger.info("decoding %s images into %s", f"{len(pending):,}", escape_undecodable(str(cache)))
-    map_in_threads(decode, pending, workers, "decoding")
-    content_hashes.flush()
-    if pixels is not None:
-        pixels.flush()
-    write_json(unfinished / "broken.json", broken)
-    unfinished.replace(cache)
+    map_in_threads(take, np.arange(len(paths)), workers, "looking at files")
+    counts = Counter(fingerprints)
+    for position, value in enumerate(fingerprints):
+        if value and counts[value] > 1:
+            try:
+                fingerprints[position] = fingerprint_whole(paths[position])
+            except OSError as error:
+                fingerprints[position] = b""
+                unreadable[position] = error.strerror or str(error)
+    return fingerprints, unreadable
 
 
-def _open_arrays(
-    unfinished: Path, count: int, size: int, cache_decoded: bool
-) -> tuple[np.memmap, np.memmap | None]:
-    unfinished.mkdir(exist_ok=True)
-    content_hashes = _open_or_create(unfinished / "contents.npy", (count,), np.uint64)
-    if not cache_decoded:
-        return content_hashes, None
-    shape = (count, size, size, 3)
-    return content_hashes, _open_or_create(unfinished / "pixels.npy", shape, np.uint8)
-
-
-def _open_or_create(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-    """Memory-map an array in a file; a new file gets its full size on the disk."""
-    if not path.is_file():
-        part = path.with_suffix(".part")
-        array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
-        # Without the space, writing to the mapping would kill the process (SIGBUS).
-        if hasattr(os, "posix_fallocate") and array.nbytes:
-            with part.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
-        part.replace(path)
-    np.lib.format.open_memmap(path, mode="r")  # refuses a truncated file, which "r+" would extend
-    return np.lib.format.open_memmap(path, mode="r+")
-
-
-def _verify(cache: Path, pixels: np.memmap, content_hashes: ContentHashes, workers: int) -> None:
-    """Check the stored pixels against their hashes.
+def _verify(store: DecodedStore, index: Records, rows: npt.NDArray[np.int64], workers: int) -> None:
+    """Check the stored pixels in these rows against their hashes.
 
     Raises:
         UserError: some differ, or the file is truncated.
     """
-    path = cache / "pixels.npy"
+    path = store.folder / PIXELS
     changed: list[int] = []
 
-    def check(rows: npt.NDArray[np.int64]) -> None:
+    def check(chunk: npt.NDArray[np.int64]) -> None:
         # Read from the file, as the pages of a mapping would count as memory of this process.
-        offset = pixels.offset + int(rows[0]) * pixels[0].nbytes
-        content = np.fromfile(path, np.uint8, len(rows) * pixels[0].size, offset=offset)
-        images = content.reshape(len(rows), -1)
-        hashes = [content_hash(image) for image in images]
-        is_intact = (content_hashes[rows] == hashes) | (content_hashes[rows] == BROKEN)
-        changed.extend(rows[~is_intact].tolist())
+        with path.open("rb", 0) as file:
+            for row in chunk.tolist():
+                file.seek(row * store.row_bytes)
+                image = np.frombuffer(file.read(store.row_bytes), dtype=np.uint8)
+                if content_hash(image) != index["content_hash"][row]:
+                    changed.append(row)
 
     try:
-        if len(pixels):
-            map_in_threads(check, np.arange(len(pixels)), workers, "verifying")
-    except (OSError, ValueError):
-        raise _corrupt_cache_error(cache) from None
+        map_in_threads(check, rows, workers, "verifying")
+    except OSError as error:
+        raise store.corrupt_error(f"{PIXELS} cannot be read: {error.strerror}") from None
     if changed:
-        raise UserError(
-            f"{path} is corrupt: {len(changed)} images are not as they were written. Remove "
-            f"{cache}, and the images are decoded again."
-        )
-
-
-def _corrupt_cache_error(cache: Path) -> UserError:
-    return UserError(
-        f"{cache} is corrupt: a file is missing, unreadable or truncated. Remove this folder, and "
-        "the images are decoded again."
-    )
+        raise store.corrupt_error(f"{len(changed)} images in {PIXELS} are not as they were written")

@@ -1,13 +1,19 @@
 """Decoding of one image file: any format that Pillow reads, always RGB, always one size."""
 
+import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+
+from deephash.data.files.pixel_range import PixelRange, scale_to_8_bits, uses_small_range
 
 WHITE = (255, 255, 255)
+MAX_PIXELS = 178_956_970  # Pillow's own limit
+BITS_PER_SAMPLE, PLANAR, SAMPLE_FORMAT = 258, 284, 339  # tags of TIFF
 # Files that Pillow warns about can still be used: very large images, odd EXIF data.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -18,23 +24,50 @@ class BrokenImageError(Exception):
     """An image file that cannot be decoded; the message gives the reason."""
 
 
-def decode_image(path: Path | str, size: int) -> Pixels:
+@dataclass(frozen=True)
+class DecodedFile:
+    """What an image file holds.
+
+    Attributes:
+        pixels: uint8 (size, size, 3).
+        file_pixels: number of pixels in the file.
+        value_range: lowest and highest value of a file of 16 bits that is decoded with
+            `pixel_range="full"`; None for others.
+    """
+
+    pixels: Pixels
+    file_pixels: int
+    value_range: tuple[int, int] | None
+
+
+def decode_image(
+    path: Path | str,
+    size: int,
+    pixel_range: PixelRange = "full",
+    max_pixels: int | None = None,
+) -> Pixels:
     """Decode an image file, resize its shorter side to `size` and crop the centre square.
 
-    The EXIF orientation is applied, transparent pixels become white, grey and CMYK become RGB, 16
-    bits are cut to 8, and of an animation the first frame is taken. The format is recognised by the
-    content of the file, not by its name.
+    The EXIF orientation is applied, transparent pixels become white, grey and CMYK become RGB, and
+    of an animation the first frame is taken. The format is recognised by the content of the file,
+    not by its name.
 
     Args:
         path: the image file.
         size: side of the result in pixels.
+        pixel_range: which values of grey images of 16 or more bits become 0 to 255: `full`, those
+            of 16 bits; `file`, those from the lowest to the highest value of the file; or a range.
+            Of 16 bits per colour Pillow reads the upper 8: with `file` they are taken as they are
+            if they use at least a quarter of the values, and with a range they are refused.
+        max_pixels: the most pixels that the file may have; None for Pillow's limit of 179 million.
+            A higher limit than Pillow's is set for the whole process.
 
     Returns:
         uint8 pixels (size, size, 3).
 
     Raises:
-        BrokenImageError: the file is missing, unreadable, truncated, not an image, or has over 179
-            million pixels.
+        BrokenImageError: the file is missing, unreadable, truncated, not an image, or does not fit
+            `pixel_range` or `max_pixels`.
 
     Example:
         >>> import tempfile
@@ -45,27 +78,80 @@ def decode_image(path: Path | str, size: int) -> Pixels:
         >>> image.shape, image[0, 0].tolist()
         ((16, 16, 3), [255, 0, 0])
     """
+    return decode_file(path, size, pixel_range, max_pixels).pixels
+
+
+def decode_file(
+    path: Path | str, size: int, pixel_range: PixelRange, max_pixels: int | None
+) -> DecodedFile:
+    """Decode an image file, and say what it holds; see `decode_image`."""
+    max_pixels = max_pixels or MAX_PIXELS
+    pillow_limit = Image.MAX_IMAGE_PIXELS  # Pillow refuses twice as many
+    if pillow_limit is not None and 2 * pillow_limit < max_pixels:
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
     try:
         with Image.open(path) as image:
+            file_pixels = image.width * image.height
+            if file_pixels > max_pixels:
+                raise Image.DecompressionBombError
             # A JPEG decodes much faster at a fraction of its size; twice the final size is enough
             # for the resampling.
             image.draft("RGB", (2 * size, 2 * size))
+            is_deep = _has_deep_colours(image)
             ImageOps.exif_transpose(image, in_place=True)
-            square = ImageOps.fit(_convert_to_rgb(image), (size, size), Image.Resampling.BILINEAR)
+            shallow, value_range = _to_8_bits(image, is_deep, pixel_range)
+            square = ImageOps.fit(_convert_to_rgb(shallow), (size, size), Image.Resampling.BILINEAR)
     except BrokenImageError:
         raise
+    except Image.DecompressionBombError:
+        reason = f"it has more pixels than dataset.max_pixels={max_pixels}"
+        raise BrokenImageError(reason) from None
     except Exception as error:  # on broken files Pillow's decoders raise exceptions of any kind
         raise BrokenImageError(_describe(error)) from None
-    return np.asarray(square)
+    return DecodedFile(np.asarray(square), file_pixels, value_range)
+
+
+def _has_deep_colours(image: ImageFile.ImageFile) -> bool:
+    """Whether the file has 16 bits per colour, of which Pillow reads the upper 8."""
+    if image.mode.startswith(("I", "F")):
+        return False
+    tags = getattr(image, "tag_v2", {})
+    is_deep = 16 in tags.get(BITS_PER_SAMPLE, ())
+    if is_deep and tags.get(PLANAR) == 2:
+        raise BrokenImageError("Pillow cannot read 16 bits per colour in planes of their own")
+    # The names of Pillow's unpackers of 16 bits end so; of 5, 6 and 5 bits they end in ";16".
+    return is_deep or any(re.search(r";16[BLN]'", repr(tile)) for tile in image.tile)
+
+
+def _to_8_bits(
+    image: Image.Image, is_deep: bool, pixel_range: PixelRange
+) -> tuple[Image.Image, tuple[int, int] | None]:
+    """The image with 8 bits per colour, and the range of its values if `pixel_range` is `full`.
+
+    Raises:
+        BrokenImageError: the lower 8 bits of colours are needed, which Pillow does not read.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image)
+        if values.dtype == np.int32 and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (1,):
+            values = values.view(np.uint32)  # Pillow has no mode for them
+        grey = Image.fromarray(scale_to_8_bits(values, pixel_range))
+        return grey, (int(values.min()), int(values.max())) if pixel_range == "full" else None
+    if not is_deep:
+        return image, None
+    bands = np.reshape(image.getextrema(), (-1, 2))[:3]  # without that of transparency
+    value_range = int(bands.min()) << 8, int(bands.max()) << 8 | 255
+    if pixel_range == "full":
+        return image, value_range
+    if pixel_range == "file" and not uses_small_range(*value_range):
+        return image, None
+    raise BrokenImageError(
+        "of its 16 bits per colour Pillow reads only the upper 8, too few for "
+        "dataset.pixel_range; convert it to 8 bits"
+    )
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow reads the 16 bits of some formats into 32
-        values = np.asarray(image)
-        if values.min() >= 0 and values.max() < 2**16:
-            return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise BrokenImageError(f"its pixels are of mode {image.mode}, neither 8 nor 16 bits")
     if image.has_transparency_data:
         foreground = image.convert("RGBA")
         background = Image.new("RGBA", foreground.size, WHITE)

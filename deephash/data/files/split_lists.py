@@ -1,9 +1,8 @@
-"""Plain-text lists of images: reading their lines and matching the names in them to ids.
+"""Plain-text lists of images: reading their lines.
 
 Every list is read here: those of a given split, of an audit, of NUS-WIDE, and plain-text tables.
 """
 
-from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +47,11 @@ class ListedImage(NamedTuple):
         return [int(value) for value in self._columns[1:]]
 
     @property
+    def spellings(self) -> tuple[str, ...]:
+        """Readings of the name: the whole line, which may end like labels, then `name`."""
+        return tuple(dict.fromkeys((self.text, use_forward_slashes(self.text), self.name)))
+
+    @property
     def _columns(self) -> list[str]:
         """The name, then the labels."""
         line = self.text.strip()
@@ -56,54 +60,6 @@ class ListedImage(NamedTuple):
         _, *others = line.split()
         label_count = len(list(takewhile(("0", "1").__contains__, reversed(others))))
         return line.rsplit(maxsplit=label_count)
-
-
-class IdIndex:
-    """Finds the image that a line of a list names.
-
-    The name may have more leading folders than the id, or fewer, but no different ones. An id that
-    ends like labels ("img 1") is found as well.
-
-    Args:
-        ids: unique ids of the images, in order.
-
-    Example:
-        >>> index = IdIndex(["cat/0.jpg", "dog/1.jpg"])
-        >>> index.find_row(ListedImage(Path("query.txt"), 1, "/data/photos/dog/1.jpg 0 1"))
-        1
-        >>> index.find_row(ListedImage(Path("query.txt"), 2, "1.jpg"))
-        1
-        >>> index.find_row(ListedImage(Path("query.txt"), 3, "dog/2.jpg")) is None
-        True
-    """
-
-    def __init__(self, ids: Iterable[str]) -> None:
-        self._rows = {image_id: row for row, image_id in enumerate(ids)}
-        self._ids_by_suffix: dict[str, list[str]] = {}
-        for image_id in self._rows:
-            for suffix in _suffixes(image_id):
-                self._ids_by_suffix.setdefault(suffix, []).append(image_id)
-
-    def find_row(self, image: ListedImage) -> int | None:
-        """Return the row of the image that the line names, or None if there is none.
-
-        Raises:
-            UserError: the name fits several ids.
-        """
-        for name in (image.text, use_forward_slashes(image.text), image.name):
-            if name in self._rows:
-                return self._rows[name]
-            longer_ids = self._ids_by_suffix.get(name, [])
-            if len(longer_ids) > 1:
-                raise UserError(
-                    f"{image.place}: {name} may be {longer_ids[0]} or {longer_ids[1]}. Put its "
-                    "folder before the name."
-                )
-            shorter_ids = [suffix for suffix in _suffixes(name) if suffix in self._rows]
-            matches = longer_ids + shorter_ids
-            if matches:
-                return self._rows[matches[0]]
-        return None
 
 
 def read_list(source: Path) -> list[ListedImage]:
@@ -143,9 +99,3 @@ def check_is_text(source: Path, text: str) -> None:
         raise UserError(
             f"{source} is not a text file in UTF-8. Save it as plain text or CSV in UTF-8."
         )
-
-
-def _suffixes(name: str) -> list[str]:
-    """A path, then the same without its first folder, without its first two folders, and so on."""
-    parts = name.split("/")
-    return ["/".join(parts[i:]) for i in range(len(parts))]

@@ -1,0 +1,179 @@
+"""Lists of NUS-WIDE that are in circulation: an image per line, and 0 and 1 per concept."""
+
+import logging
+import re
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from deephash.core.errors import UserError
+from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT, Annotations, find_entry
+from deephash.data.files.label_matrix import read_label_matrix
+from deephash.data.files.name_index import NameIndex
+from deephash.data.files.names import use_forward_slashes
+from deephash.data.files.split_lists import read_list
+from deephash.data.files.tables import SUFFIXES, Table, read_table
+
+# If the columns of a list are read in the right order, the logarithms of their counts correlate
+# with those of all images. For the 2,100 queries, drawn evenly from the classes, the correlation is
+# still 0.76, and 0.40 in the wrong order.
+MIN_CORRELATION, MIN_CORRELATION_MARGIN = 0.6, 0.2
+
+logger = logging.getLogger(__name__)
+
+
+def read_label_lists(
+    folder: Path, lists: list[str], order: str | None, label_files: Sequence[str] = ()
+) -> Annotations:
+    """Read lists with one image per line: its path and a 0 or 1 per concept.
+
+    Lists whose names contain a word that begins with `test` or `quer` hold test images. A line that
+    repeats an image of the same list is returned again. An image of a later list is that of an
+    earlier one if only its spelling differs.
+
+    Args:
+        folder: of the lists.
+        lists: names of the lists.
+        order: "frequency" or "alphabetical" order of the columns; None infers it from their counts.
+        label_files: names of the files with the 0s and 1s of each list, if they are not in it.
+
+    Raises:
+        UserError: a list cannot be read or contradicts another, or the order cannot be inferred.
+    """
+    if label_files and len(label_files) != len(lists):
+        raise UserError(
+            f"dataset.label_files names {len(label_files)} files for {len(lists)} of "
+            "dataset.lists. Name one for each list, in the same order."
+        )
+    rows: list[tuple[str, str, list[str]]] = []  # name, place and values
+    first_occurrence: dict[str, tuple[str, list[str]]] = {}  # place and values by name
+    test_names: set[str] = set()
+    other_names: set[str] = set()
+    column_count: int | None = None
+    for list_name, label_file in zip_longest(lists, label_files):
+        images = _read_label_list(folder, list_name, label_file)
+        label_count = len(images[0][2])
+        column_count = label_count if column_count is None else column_count
+        if label_count != column_count:
+            raise UserError(
+                f"{folder / (label_file or list_name)} has {label_count} labels per line, but "
+                f"{lists[0]} has {column_count}."
+            )
+        known = list(first_occurrence)
+        same = NameIndex(known).find_all(
+            folder / list_name,
+            [f"{folder / list_name}, line {line}" for line, _, _ in images],
+            [(name,) for _, name, _ in images],
+        )
+        names: set[str] = set()
+        for (line, name, values), row in zip(images, same, strict=True):
+            name = name if row is None else known[row]
+            place = f"{list_name}, line {line}"
+            first_place, first_values = first_occurrence.setdefault(name, (place, values))
+            if first_values != values:
+                raise UserError(f"{folder / place}: {name} has other labels than in {first_place}.")
+            if first_place == place or name in names:
+                rows.append((name, place, values))
+            names.add(name)
+        (test_names if _is_test_list(list_name) else other_names).update(names)
+    all_values = np.array([values for _, _, values in rows], dtype=str)
+    invalid_labels = [
+        f"{rows[row][1]}: {all_values[row, column][:20]!r}"
+        for row, column in np.argwhere((all_values != "0") & (all_values != "1"))
+    ]
+    labels = (all_values == "1").astype(np.uint8)
+    return Annotations(
+        names=[name for name, _, _ in rows],
+        labels=labels,
+        concepts=_infer_concepts(folder / lists[0], labels.sum(axis=0), order),
+        is_test=np.array([name in test_names for name, _, _ in rows]),
+        invalid_labels=invalid_labels,
+        test_images_in_other_lists=sorted(test_names & other_names),
+    )
+
+
+def _is_test_list(name: str) -> bool:
+    """Whether a word of the name begins with test or quer; `latest_train.txt` has no such word."""
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", Path(name).stem)
+    return any(word.lower().startswith(("test", "quer")) for word in words)
+
+
+def _read_label_list(
+    folder: Path, list_name: str, label_file: str | None
+) -> list[tuple[int, str, list[str]]]:
+    """Line, name and labels of each image."""
+    source = find_entry(folder, list_name)
+    if label_file is None:
+        table = _read_label_table(source)
+        return [
+            (line, use_forward_slashes(path), values)
+            for line, (path, *values) in zip(table.lines, table.rows, strict=True)
+        ]
+    images = read_list(source)
+    if not images:
+        raise UserError(f"{source} names no image.")
+    matrix = read_label_matrix(find_entry(folder, label_file), len(images), list_name)
+    return [(image.line, image.name, values) for image, values in zip(images, matrix, strict=True)]
+
+
+def _read_label_table(source: Path) -> Table:
+    if source.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"{source} does not have the suffix of a list. Rename it to .txt if its values are "
+            f"separated by blanks, or to one of {', '.join(SUFFIXES)} after its format."
+        )
+    table = read_table(source)
+    if not table.rows:
+        raise UserError(f"{source} names no image.")
+    labels = set(table.columns[1:])
+    if table.lines[0] > 1 and labels and labels <= {"0", "1"}:
+        raise UserError(
+            f"{source}: the first line is an image, not column names. Insert a line of column "
+            "names above it."
+        )
+    return table
+
+
+def _infer_concepts(
+    source: Path, counts: npt.NDArray[np.integer], order: str | None
+) -> Sequence[str]:
+    """Concepts of the columns of a list, by how often each column is 1."""
+    frequent = list(FREQUENT)[: len(counts)]
+    known_concepts = {10: frequent, 21: frequent, 81: CONCEPTS}
+    if len(counts) not in known_concepts:
+        raise UserError(
+            f"{source} has {len(counts)} labels per line: lists of NUS-WIDE have 81, 21 or 10. If "
+            "the labels are in files of their own, name these with dataset.label_files=[...]."
+        )
+    orders = {"alphabetical": sorted(known_concepts[len(counts)]), "frequency": frequent}
+    if order is not None:
+        return _check_length(source, orders[order], counts)
+    expected = np.log(list(FREQUENT.values())[: len(frequent)])
+    correlations = {}
+    for name, concepts in orders.items():
+        log_counts = np.log1p([counts[concepts.index(concept)] for concept in frequent])
+        correlation = np.corrcoef(log_counts, expected)[0, 1] if log_counts.std() else 0.0
+        correlations[name] = float(correlation)
+    best = max(correlations, key=lambda name: correlations[name])
+    margin = correlations[best] - min(correlations.values())
+    if correlations[best] < MIN_CORRELATION or margin < MIN_CORRELATION_MARGIN:
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in correlations.items())
+        raise UserError(
+            f"{source}: the order of its {len(counts)} columns cannot be inferred from their "
+            f"counts (correlation {shown}). Set dataset.order=frequency or "
+            "dataset.order=alphabetical."
+        )
+    logger.info("nuswide: the columns are in %s order (correlation %.2f)", best, correlations[best])
+    return _check_length(source, orders[best], counts)
+
+
+def _check_length(source: Path, concepts: Sequence[str], counts: npt.NDArray) -> Sequence[str]:
+    if len(concepts) != len(counts):
+        raise UserError(
+            f"{source}: 81 columns can only be in alphabetical order. Set "
+            "dataset.order=alphabetical."
+        )
+    return concepts

@@ -1,0 +1,91 @@
+"""Labels in a file of their own: a row of 0 and 1 per image, as text, .npy or .mat."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from deephash.core.errors import UserError
+from deephash.data.files.split_lists import read_lines
+
+NEEDS_SCIPY = "reading .mat needs scipy (pip install scipy); or save the labels as .npy"
+
+
+def read_label_matrix(path: Path, image_count: int, list_name: str) -> list[list[str]]:
+    """Read the labels of the images of a list.
+
+    Args:
+        path: text with values separated by blanks or commas, .npy, or .mat of MATLAB up to 7.2.
+        image_count: how many images the list names.
+        list_name: its name, for error messages.
+
+    Returns:
+        A row of values for each image; whole numbers without a fraction.
+
+    Raises:
+        UserError: the file cannot be read, or does not have a row for each image.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".mat"):
+        array = _read_npy(path) if suffix == ".npy" else _read_mat(path, image_count)
+        if array.ndim == 2 and array.shape[0] != image_count == array.shape[1]:
+            array = array.T  # as MATLAB's users keep them
+        _check_row_count(path, array.shape, image_count, list_name)
+        whole = array.astype(np.int64)
+        values = whole if np.array_equal(whole, array) else array
+        return values.astype(str).tolist()
+    rows = [line.replace(",", " ").split() for _, line in read_lines(path)]
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        raise UserError(f"{path}: its lines have {min(widths)} to {max(widths)} values.")
+    _check_row_count(path, (len(rows), *widths), image_count, list_name)
+    return rows
+
+
+def _check_row_count(path: Path, shape: tuple[int, ...], image_count: int, list_name: str) -> None:
+    if len(shape) != 2 or shape[0] != image_count:
+        raise UserError(
+            f"{path} holds {' x '.join(map(str, shape))} values, but {list_name} names "
+            f"{image_count:,} images. Give a row of 0 and 1 for each image."
+        )
+
+
+def _read_npy(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "not an array of numbers as NumPy writes it"
+        raise UserError(f"{path} cannot be read: {reason}.") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise UserError(f"{path} does not hold one array of numbers.")
+    return array
+
+
+def _read_mat(path: Path, image_count: int) -> npt.NDArray[np.generic]:
+    """The one matrix with a row or column per image."""
+    try:
+        from scipy.io import loadmat  # type: ignore[import-untyped]
+    except ImportError:
+        raise UserError(f"{path}: {NEEDS_SCIPY}.") from None
+    try:
+        variables = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+    except NotImplementedError:
+        raise UserError(
+            f"{path} is of MATLAB 7.3, which is not read. Save it with -v7, or as .npy."
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or "not a file of MATLAB"
+        raise UserError(f"{path} cannot be read: {reason}.") from None
+    arrays = {k: v.toarray() if hasattr(v, "toarray") else v for k, v in variables.items()}
+    fitting = [
+        name
+        for name, array in arrays.items()
+        if array.ndim == 2 and array.dtype.kind in "biuf" and image_count in array.shape
+    ]
+    if len(fitting) != 1:
+        shapes = ", ".join(f"{k} {' x '.join(map(str, v.shape))}" for k, v in arrays.items())
+        raise UserError(
+            f"{path} holds {len(fitting)} matrices with a row for each of {image_count:,} images "
+            f"({shapes}). Save one matrix of 0 and 1."
+        )
+    return arrays[fitting[0]]
