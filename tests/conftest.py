@@ -84,10 +84,10 @@ def start_train(
     )
 
 
-def wait_for_line(process: subprocess.Popen[str], prefix: str) -> None:
-    """Read the output of a process up to a line that begins so."""
+def wait_for_line(process: subprocess.Popen[str], prefix: str, text: str = "") -> None:
+    """Read the output of a process up to a line that begins so, with this text in it."""
     assert process.stdout is not None
-    if not any(line.startswith(prefix) for line in process.stdout):
+    if not any(line.startswith(prefix) and text in line for line in process.stdout):
         pytest.fail(f"ended without a line {prefix!r}: {process.communicate()[1]}")
 
 

@@ -1,5 +1,6 @@
 """Networks of timm, with pre-trained weights on request."""
 
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -36,9 +37,12 @@ def timm_model(
         net = timm.create_model(model_name, pretrained=pretrained, in_chans=in_chans, num_classes=0)
     except Exception as error:
         similar = timm.list_models(f"*{model_name[:6]}*")[:5]
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnpicklingError):  # torch's advice is to load it with code and all
+            reason = "its file holds more than weights"
         raise UserError(
             f"backbone.model_name={model_name}, pretrained={pretrained}: timm cannot create it "
-            f"({str(error).splitlines()[0]}). Similar names: {', '.join(similar) or 'none'}."
+            f"({reason}). Similar names: {', '.join(similar) or 'none'}."
         ) from None
     statistics = _pretraining_statistics(net, in_chans) if pretrained else None
     return TimmBackbone(net, resize=resize, statistics=statistics)

@@ -2,15 +2,22 @@
 
 import os
 import re
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    OverrideType,
+    QuotedString,
+    ValueType,
+)
 from hydra.errors import HydraException
 
 from deephash.core.errors import UserError, did_you_mean
+from deephash.core.program import quote, quote_in_shell
 
 FLAGS = {
     "-h": "--help",
@@ -117,7 +124,7 @@ def _explain_grammar(name: str, value: str) -> str:
         return f"'{name}' cannot be the name of a setting. Write NAME=VALUE."
     if value.startswith("="):
         return f"write one '=': {name}={value.lstrip('=')}"
-    quoted = _quote_in_shell(name, value)
+    quoted = quote_in_shell(name, value)
     if re.fullmatch(r"\[[^][{}'\"]*\]", value):
         entries = ",".join(quote(entry.strip()) for entry in value[1:-1].split(","))
         return f'this list cannot be read. Quote its entries: "{name}=[{entries}]"'
@@ -134,17 +141,6 @@ def _explain_grammar(name: str, value: str) -> str:
     if "[" not in value and not all(part.strip() for part in value.split(",")):
         return f"a value beside the comma is missing. If it is part of the text, write {quoted}"
     return f"this value cannot be read. If it is a text, quote it twice: {quoted}"
-
-
-def _quote_in_shell(name: str, value: str) -> str:
-    text = f"{name}={quote(value)}"
-    return shlex.quote(text) if re.search(r'["$`!\\]', text) else f'"{text}"'
-
-
-def quote(text: str) -> str:
-    """Text as Hydra's override grammar takes it, whatever characters it has."""
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
-    return f"'{escaped}'"
 
 
 def check_overrides(
@@ -166,7 +162,12 @@ def check_overrides(
     Raises:
         UserError: an override cannot be read, or chooses what is no choice of its group.
     """
-    kept = []
+    kept: list[str] = []
+    swept_groups = {
+        name
+        for name, value in (argument.split("=", 1) for argument in overrides if "=" in argument)
+        if name in groups and defaults.get(name, ...) is None and "," in value
+    }
     for argument, following in zip(overrides, [*overrides[1:], ""], strict=False):
         if "=" not in argument and not argument.startswith("~"):
             name, _, value = argument.partition(":")
@@ -180,11 +181,15 @@ def check_overrides(
                 raise UserError(f"{argument}: several choices need -m.")
             raise UserError(
                 f"{argument}: several values need -m. A list is written {name}=[A,B], a text "
-                f"with such characters {_quote_in_shell(name, value)}"
+                f"with such characters {quote_in_shell(name, value)}"
             )
         if override.key_or_group not in groups or isinstance(override.value(), dict):
             _check_setting(argument, override, is_multirun=is_multirun)
-            kept.append(argument)
+            # The choices of a sweep are made later, so that nothing is there yet to override.
+            is_later = override.key_or_group.partition(".")[0] in swept_groups
+            kept.append(
+                f"++{argument}" if is_later and override.type is OverrideType.CHANGE else argument
+            )
         elif _check_choice(argument, override, groups[override.key_or_group], defaults):
             kept.append(argument)
         else:
@@ -223,7 +228,7 @@ def _check_choice(
     key = f"{group}@{package}" if package else group
     is_adding = override.is_add() or override.is_force_add()
     if is_adding and key in defaults:
-        raise UserError(f"{argument}: {group} is in use already. Omit the '+'.")
+        raise UserError(f"{argument}: {group} is chosen without a '+'. Omit it.")
     if package and key not in defaults and not is_adding:
         hint = did_you_mean(key, [name for name in defaults if name.startswith(f"{group}@")])
         raise UserError(f"{argument}: no {group} is used at {package}. {hint}")

@@ -13,14 +13,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from deephash.cli.arguments import check_overrides, parse_override, quote, split_options
+from deephash.cli.arguments import check_overrides, parse_override, split_options
 from deephash.cli.phase_parts import replace_phase_parts
+from deephash.core.conf import CONF
 from deephash.core.errors import UserError
-from deephash.core.program import train_command
+from deephash.core.program import quote, train_command
 
-PACKAGE = Path(__file__).resolve().parents[1]
-# In a wheel it lies inside the package, in a checkout at the top.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
 SEARCHPATH = "hydra.searchpath"
 SCHEMES = ("file", "pkg")

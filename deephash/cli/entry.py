@@ -1,9 +1,8 @@
 """The program `deephash`: its commands parse, call and print."""
 
-import io
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports on Ctrl-C
@@ -11,8 +10,18 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 import typer
 
 from deephash.cli import data
+from deephash.core.output import tolerate_lost_output
 
-app = typer.Typer(
+
+class App(typer.Typer):
+    """The commands, which do not mind where their output goes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with tolerate_lost_output():
+            return super().__call__(*args, **kwargs)
+
+
+app = App(
     help="Deep hashing for image search.",
     epilog="`deephash train --help` lists all choices and settings of a run.",
     no_args_is_help=True,
@@ -42,8 +51,9 @@ def print_any_file_name(
     ] = False,
 ) -> None:
     """Deep hashing for image search."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in its encoding
-        sys.stdout.reconfigure(errors="backslashreplace")
+    stdout: Any = sys.stdout
+    if hasattr(stdout, "reconfigure"):  # names of files need not be in its encoding
+        stdout.reconfigure(errors="backslashreplace")
 
 
 @app.command(

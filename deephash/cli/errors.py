@@ -1,15 +1,18 @@
 """A user's mistakes, reported in one sentence with the nearest valid name instead of a trace."""
 
+import inspect
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra
+import omegaconf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import OmegaConf
@@ -25,11 +28,14 @@ from deephash.cli.compose import (
     user_config_dirs,
 )
 from deephash.core.errors import UserError, did_you_mean
+from deephash.core.output import tolerate_lost_output
 from deephash.core.ranks import is_rank_zero, should_report_error
+from deephash.experiment.hints import find_meaning
 from deephash.experiment.renames import CHOICES, renamed_setting
 from deephash.experiment.settings import GLOBAL_GROUPS, TRAINER_SETTINGS_OF_THE_RUN
 
 # As the user set it; in a process that Lightning launched it is always set.
+LIBRARIES = [Path(inspect.getfile(library)).parent for library in (hydra, omegaconf)]
 WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1" and is_rank_zero()
 
 MAX_NAMES = 12  # that a hint lists
@@ -48,7 +54,8 @@ def report_user_errors() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        yield
+        with tolerate_lost_output():
+            yield
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -73,8 +80,8 @@ def _is_about_input(error: Exception) -> bool:
     if isinstance(error, OSError):  # of the folder of a sweep, which Hydra makes
         names = [frame.name for frame in frames]
         return "_run_hydra" in names and "run_task" not in names
-    is_hydra = {"hydra", "omegaconf"} & {*Path(frames[-1].filename).parts}
-    return bool(is_hydra) and (isinstance(error, ValueError) or bool(_hydra_settings()))
+    is_hydra = any(Path(frames[-1].filename).is_relative_to(library) for library in LIBRARIES)
+    return is_hydra and (isinstance(error, ValueError) or bool(_hydra_settings()))
 
 
 def _hydra_settings() -> list[str]:
@@ -190,8 +197,12 @@ def _explain_unknown_setting(name: str) -> str:
         instead = TRAINER_SETTINGS_OF_THE_RUN.get(name.removeprefix("trainer."))
         if instead:
             hint = f"Use {instead}"
+        elif not hint.startswith("Did") and find_meaning(name):
+            hint = find_meaning(name)
         elif hint.startswith("Valid:"):
             hint = f"If Lightning's Trainer has it, add it by +{name}=..."
+    elif not hint.startswith("Did") and find_meaning(name) and not _ends_a_setting(name, valid):
+        hint = find_meaning(name)
     elif parent in groups and not siblings:
         hint = f"Choose one by {parent}={', '.join(groups[parent])}."
     elif not siblings:
@@ -199,6 +210,11 @@ def _explain_unknown_setting(name: str) -> str:
     if hint.startswith("Valid:") and not 0 < len(siblings) <= MAX_NAMES:
         hint = "`--help` lists all settings."
     return f"{name}: there is no such setting. {hint}"
+
+
+def _ends_a_setting(name: str, valid: Sequence[str]) -> bool:
+    """Whether only the beginning of the name is missing, as of `hash.epochs`."""
+    return "." in name and any(key.endswith(f".{name}") for key in valid)
 
 
 def _valid_settings() -> list[str]:

@@ -33,13 +33,21 @@ def replace_phase_parts(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig
         A copy without these nodes.
 
     Raises:
-        UserError: an override removes a setting that the choice replaces.
+        UserError: an override removes a setting that the choice replaces, or gives a setting
+            without a choice.
     """
     cfg = cfg.copy()
     order = OmegaConf.select(cfg, "phases.order") or ()
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     with open_dict(cfg):
         chosen = {group: cfg.pop(group, None) for group in GROUPS}
+        for group, node in chosen.items():
+            if isinstance(node, DictConfig) and "_target_" not in node:
+                name = str(next(iter(node), "lr"))
+                raise UserError(
+                    f"{group}.{name}: no {group} is chosen for all phases. Choose one, "
+                    f"{group}=..., or write training.<phase>.{group}.{name}=..."
+                )
         for group, node in chosen.items():
             for name, phase in _phases(cfg).items() if node is not None else ():
                 place = f"training.{name}.{group}"
@@ -56,7 +64,15 @@ def replace_phase_parts(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig
 
 def _repeat_overrides(cfg: DictConfig, place: str, overrides: Sequence[Override]) -> None:
     for override in overrides:
-        if not f"{override.key_or_group}.".startswith(f"{place}."):
+        key = override.key_or_group
+        if place.startswith(f"{key}."):  # the override may set all of a phase, {epochs: 7, ...}
+            value = override.value()
+            for part in place.removeprefix(f"{key}.").split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None:
+                OmegaConf.update(cfg, place, value, force_add=True)
+            continue
+        if not f"{key}.".startswith(f"{place}."):
             continue
         if override.is_delete():
             group = place.rpartition(".")[2]
@@ -64,7 +80,7 @@ def _repeat_overrides(cfg: DictConfig, place: str, overrides: Sequence[Override]
                 f"{override.input_line} has no effect beside {group}=..., which replaces the "
                 f"{group} of every phase. Choose it for one phase by {group}@{place}=..."
             )
-        OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=True)
+        OmegaConf.update(cfg, key, override.value(), force_add=True)
 
 
 def _phases(cfg: DictConfig) -> dict[str, DictConfig]:

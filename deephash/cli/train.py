@@ -15,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from deephash.cli.arguments import split_options
-from deephash.cli.compose import CONF, compose_config, help_text, prepare_arguments
+from deephash.cli.compose import compose_config, help_text, prepare_arguments
 from deephash.cli.errors import report_user_errors
 from deephash.cli.phase_parts import replace_phase_parts
+from deephash.core.conf import CONF
 from deephash.core.errors import UserError
 from deephash.experiment.console import log_to_stdout
 from deephash.experiment.run_dir import is_multirun, task_overrides
@@ -54,12 +55,12 @@ def print_config(arguments: Namespace) -> None:
         arguments: of the command line, parsed by Hydra.
     """
     cfg: Any = compose_config(arguments.overrides)
-    if arguments.resolve:
-        OmegaConf.resolve(cfg)
     if arguments.package not in (None, "_global_"):
         cfg = OmegaConf.select(cfg, arguments.package)
         if cfg is None:
             raise UserError(f"--package {arguments.package}: there is no such setting.")
+    if arguments.resolve and OmegaConf.is_config(cfg):
+        OmegaConf.resolve(cfg)
     print(OmegaConf.to_yaml(cfg).rstrip() if OmegaConf.is_config(cfg) else cfg)
 
 

@@ -100,7 +100,7 @@ def check_node(place: str, node: Node) -> None:
     if not isinstance(path, str):
         raise UserError(f"{place}: no _target_ names a class or function in {node}.")
     try:
-        target = _import_target(path)
+        target = import_target(path)
     except ImportError as error:
         raise UserError(f"{place}._target_={path} cannot be imported: {error}") from None
     settings = {key: value for key, value in node.items() if key != "_target_"}
@@ -150,7 +150,7 @@ def _check_arguments(place: str, node: Node, args: tuple[Any, ...], kwargs: dict
     Raises:
         UserError: a setting is missing, or is also an argument.
     """
-    target = _import_target(node["_target_"])
+    target = import_target(node["_target_"])
     settings = {key: value for key, value in node.items() if key != "_target_"}
     try:
         inspect.signature(target).bind(*args, **{**settings, **kwargs})
@@ -218,7 +218,7 @@ def format_value(value: Any) -> str:
     return "null" if value is None else str(value).lower() if value in (True, False) else str(value)
 
 
-def _import_target(path: str) -> Any:
+def import_target(path: str) -> Any:
     """Import the class or function at a dotted path such as `package.module.Name`.
 
     Raises:

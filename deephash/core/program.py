@@ -1,6 +1,7 @@
 """How to start this program again, for hints in messages."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,6 +20,31 @@ def resume_command(run_dir: Path, arguments: str = "") -> str:
         run_dir: of the run; in a sweep its name holds `=` and `,`.
         arguments: that are given as well.
     """
-    is_plain = re.fullmatch(r"[\w/.:-]+", str(run_dir))
-    override = f"resume={run_dir}" if is_plain else f"\"resume='{run_dir}'\""
-    return train_command(f"{override} {arguments}".rstrip())
+    return train_command(f"{path_in_shell('resume', run_dir)} {arguments}".rstrip())
+
+
+def path_in_shell(name: str, path: Path) -> str:
+    """A setting that names a path, quoted for shell and Hydra where it needs it."""
+    return f"{name}={path}" if _is_plain(path) else quote_in_shell(name, str(path))
+
+
+def path_override(name: str, path: Path) -> str:
+    """A setting that names a path, quoted for Hydra where it needs it."""
+    return f"{name}={path}" if _is_plain(path) else f"{name}={quote(str(path))}"
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether neither shell nor Hydra reads the path as something else, such as a number."""
+    return re.fullmatch(r"[A-Za-z_./][\w.-]*/[\w/.-]*", str(path), re.ASCII) is not None
+
+
+def quote_in_shell(name: str, value: str) -> str:
+    """A setting with a text of any characters, quoted for shell and Hydra."""
+    text = f"{name}={quote(value)}"
+    return shlex.quote(text) if re.search(r'["$`!\\]', text) else f'"{text}"'
+
+
+def quote(text: str) -> str:
+    """Text as Hydra's override grammar takes it, whatever characters it has."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
+    return f"'{escaped}'"

@@ -97,7 +97,7 @@ def per_class(
         is_free[candidates[:drawn_count]] = False
     query = np.sort(np.concatenate(queries))
     others = np.setdiff1d(np.arange(len(image_set)), query)
-    training = np.sort(np.concatenate(train)) if train_per_class else others
+    training = others if train_per_class is None else np.sort(np.concatenate(train))
     database = others if train_in_database else np.setdiff1d(others, training)
     if not len(database):
         raise UserError(

@@ -25,6 +25,9 @@ class Split:
         database: images that are searched; may include `train` and `validation`.
         validation: images held out of the training images, for curves and model selection.
         validation_database: part of `train` that the validation images are ranked against.
+
+    Raises:
+        UserError: an array does not hold indices, or is not in increasing order.
     """
 
     train: np.ndarray
@@ -32,6 +35,20 @@ class Split:
     database: np.ndarray
     validation: np.ndarray = field(default_factory=_no_images)
     validation_database: np.ndarray = field(default_factory=_no_images)
+
+    def __post_init__(self) -> None:
+        for name, values in self.arrays().items():
+            indices = np.asarray(values)
+            if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+                raise UserError(
+                    f"Split: {name} has shape {indices.shape} and type {indices.dtype}. Give the "
+                    "indices of its images, (n,); of a mask, np.flatnonzero(mask)."
+                )
+            if indices.size and (indices[0] < 0 or (indices[1:] <= indices[:-1]).any()):
+                raise UserError(
+                    f"Split: {name} is not in increasing order, from 0 and without repetition. "
+                    f"Give np.unique({name})."
+                )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The index arrays by name."""

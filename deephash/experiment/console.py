@@ -1,4 +1,4 @@
-"""What a run shows on the terminal."""
+"""What a run shows on the terminal, and of a sweep each of its runs."""
 
 import logging
 import sys
@@ -8,14 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from deephash.core.ranks import is_rank_zero
 from deephash.experiment.settings import Settings
 
-DESCRIPTIONS = {
-    "map": "mAP, expected over tie orders",
-    "map_best": "mAP, best tie order",
-    "map_worst": "mAP, worst tie order",
-    "map_database_order": "mAP, ties in database order",
-}
+LOG = "log.txt"  # in the folder of a run of a sweep
 PLACES = {
     "metrics": "metrics.json",
     "codes": "codes/query.npz, database.npz",
@@ -29,16 +25,31 @@ IGNORED_WARNINGS = (
     ".*Checkpoint directory.*exists and is not empty.*",
     ".*sync_dist=True.*",  # every process measures on the images of all
     ".*LeafSpec.*",
+    "Glyph .* missing from font.*",  # of a class name in a plot
 )
+
+logger = logging.getLogger(__name__)
 
 
 class StdoutHandler(logging.Handler):
-    """Prints messages as plain lines; characters that stdout cannot encode are escaped."""
+    """Prints messages as plain lines; characters that stdout cannot encode are escaped.
+
+    Attributes:
+        run_name: of a run of a sweep; then only milestones and warnings are printed, each line
+            below this name.
+    """
+
+    run_name = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
+        message = record.getMessage()
+        if self.run_name:
+            if record.levelno < logging.WARNING and not hasattr(record, "milestone"):
+                return
+            message = "\n".join(f"{self.run_name}: {line}" for line in message.splitlines())
         encoding = sys.stdout.encoding or "utf-8"
-        message = record.getMessage().encode(encoding, errors="backslashreplace").decode(encoding)
+        message = message.encode(encoding, errors="backslashreplace").decode(encoding)
         sys.stdout.write(f"{message}\n")  # in one piece, as several runs may share the terminal
         sys.stdout.flush()
 
@@ -63,6 +74,31 @@ def log_to_stdout() -> Iterator[None]:
 
 
 @contextmanager
+def log_run_of_many(folder: Path) -> Iterator[None]:
+    """Show the milestones of a run of a sweep on stdout, and write all messages to `log.txt`."""
+    package = logging.getLogger(__name__.partition(".")[0])
+    shown = [handler for handler in package.handlers if isinstance(handler, StdoutHandler)]
+    added: list[logging.Handler] = []
+    if is_rank_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        added = [logging.FileHandler(folder / LOG, encoding="utf-8")]
+        added[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        # A full disk is told where it matters.
+        added[0].handleError = lambda record: None  # type: ignore[method-assign]
+        package.addHandler(added[0])
+    for handler in shown:
+        handler.run_name = folder.name
+    try:
+        yield
+    finally:
+        for handler in shown:
+            handler.run_name = ""
+        for file in added:
+            package.removeHandler(file)
+            file.close()
+
+
+@contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Silence Lightning's notes on devices, workers and tips: a run says what matters itself."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
@@ -82,34 +118,54 @@ def quiet_libraries() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def print_results(
+def log_results(
     run_dir: Path,
     settings: Settings,
     record: Mapping[str, Any],
     metrics: Mapping[str, float],
     seconds: Mapping[str, float],
 ) -> None:
-    """Print the final metrics, and where everything lies."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Log the metrics that matter most, and where everything lies."""
     sizes = record["images"]
-    table = Table(
-        title=f"{record['dataset']}, {settings.bits} bits, {sizes['query']:,} queries in a "
-        f"database of {sizes['database']:,}",
-        title_justify="left",
+    rows = _result_rows(settings.evaluation.radius, sizes["database"], metrics, seconds)
+    width = max(map(len, rows))
+    lines = [describe_run(record), *(f"{name:{width}}  {row}" for name, row in rows.items())]
+    lines += [f"{name:12} {run_dir}/{place}" for name, place in PLACES.items()]
+    logger.info("%s", "\n".join(lines))
+
+
+def describe_run(record: Mapping[str, Any], *, bits: bool = True) -> str:
+    """Method, data set, code length and sizes of a run in words, as a title."""
+    sizes, method = record["images"], record["method"]["_target_"].rpartition(".")[2]
+    length = f"{record['bits']} bits, " if bits else ""
+    return (
+        f"{method} on {record['dataset']}, {length}{sizes['query']:,} queries in a database of "
+        f"{sizes['database']:,}"
     )
-    table.add_column("test")
-    table.add_column("value", justify="right")
-    for key, value in metrics.items():
-        is_count = float(value).is_integer() and value > 1
-        table.add_row(
-            DESCRIPTIONS.get(key, key.replace("_", " ")),
-            f"{value:,.0f}" if is_count else f"{value:.4f}",
-        )
-    for phase, duration in seconds.items():
-        table.add_row(f"seconds, {phase}", f"{duration:.1f}")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    for name, place in PLACES.items():
-        console.print(f"{name:12} {run_dir}/{place}")
+
+
+def _result_rows(
+    radius: int,
+    database_size: int,
+    metrics: Mapping[str, float],
+    seconds: Mapping[str, float],
+) -> dict[str, str]:
+    """Eight rows; the others are in metrics.json."""
+    low, high = metrics["map_worst"], metrics["map_best"]
+    order = f"({low:.4f} to {high:.4f} by order of ties)"
+    rows = {"mean average precision (mAP)": f"{metrics['map']:.4f}  {order}"}
+    ranks = [int(name.removeprefix("map@")) for name in metrics if name.startswith("map@")]
+    for k in sorted(ranks)[-1:]:
+        rows[f"mAP of the first {k:,}"] = f"{metrics[f'map@{k}']:.4f}"
+        rows[f"precision of the first {k:,}"] = f"{metrics[f'precision@{k}']:.4f}"
+    return rows | {
+        f"precision in Hamming radius {radius}": f"{metrics[f'precision_radius{radius}']:.4f}",
+        f"recall in Hamming radius {radius}": f"{metrics[f'recall_radius{radius}']:.4f}",
+        f"queries with no image in radius {radius}": (
+            f"{metrics[f'empty_balls_radius{radius}']:.2%}"
+        ),
+        "distinct codes in the database": (
+            f"{metrics['distinct_codes']:,.0f} of {database_size:,} images"
+        ),
+        "seconds": f"{seconds['total']:.1f}",
+    }

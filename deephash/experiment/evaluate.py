@@ -1,5 +1,6 @@
 """Encode the queries and the database of a run, and evaluate their codes."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from deephash.metrics.code_health import code_health
 from deephash.metrics.ranking import Ranking, evaluate_codes
 from deephash.training.features import extract_features
 from deephash.training.state import Model, TrainingData
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,21 @@ def encode_parts(
             labels = data.image_set.labels.numpy()[indices]
             codes[part] = Codes(data.image_set.ids[indices], words, labels)
     return codes
+
+
+def limit_ranks(evaluation: Evaluation, database_size: int) -> Evaluation:
+    """How to evaluate, with rankings cut at the database's size where they would be cut beyond."""
+    if max(evaluation.ks, default=0) <= database_size:
+        return evaluation
+    ks = sorted({min(k, database_size) for k in evaluation.ks})
+    if is_rank_zero():
+        logger.warning(
+            "evaluation.ks=%s becomes %s: the database has %s images",
+            evaluation.ks,
+            ks,
+            f"{database_size:,}",
+        )
+    return evaluation.model_copy(update={"ks": ks})
 
 
 def evaluate_parts(

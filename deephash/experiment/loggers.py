@@ -5,6 +5,7 @@ that it is part of, beside settings of its own.
 """
 
 import csv
+import json
 import logging
 import os
 import secrets
@@ -17,10 +18,13 @@ from urllib.parse import urlparse
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from deephash.core.errors import UserError
-from deephash.core.io import atomic_write
+from deephash.core.io import atomic_write, write_json
 from deephash.training.callbacks import Row
 
 log = logging.getLogger(__name__)
+
+STEP = "trainer/global_step"  # as Lightning's W&B logger calls it
+BEST = {"val/map": "max", "val/accuracy": "max", "val/loss": "min"}
 
 
 class CsvLogger(Logger):
@@ -86,6 +90,38 @@ def tensorboard_logger(
     return logger
 
 
+class StepWandbLogger(WandbLogger):
+    """A W&B logger that leaves out what an earlier session of the run has logged.
+
+    Args:
+        run: of W&B.
+        logged: where the last step of each curve is kept.
+        is_new: whether there was no earlier session.
+    """
+
+    def __init__(self, run: Any, logged: Path, *, is_new: bool) -> None:
+        super().__init__(experiment=run)
+        self.logged = logged
+        # What the checkpoint has, but no session logged, is logged now. Version 0.2 kept no steps.
+        self.starts_empty = is_new or logged.is_file()
+        self._last: dict[str, int] = {}
+        if logged.is_file() and not is_new:
+            self._last = json.loads(logged.read_text())
+        self._earlier = dict(self._last)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the values of a step that are new."""
+        at = step or 0
+        new = {key: v for key, v in metrics.items() if at > self._earlier.get(key, -1)}
+        if new:
+            super().log_metrics(new, step=at)
+            self._last |= dict.fromkeys(new, at)
+
+    def save(self) -> None:
+        """Keep the last step of each curve."""
+        write_json(self.logged, self._last)
+
+
 def wandb_logger(
     run_dir: Path,
     name: str,
@@ -95,8 +131,12 @@ def wandb_logger(
     project: str,
     mode: Literal["online", "offline"] | None,
     group: str | None,
+    job_type: str | None = None,  # runs that are resumed may have been saved without
+    notes: str | None = None,
 ) -> WandbLogger:
     """One W&B run for all phases; a resumed training continues it.
+
+    The x axis of all curves is the step. The summary holds the last and the best validation.
 
     Args:
         run_dir: of the run; its W&B files lie in `wandb/` below it.
@@ -107,6 +147,8 @@ def wandb_logger(
         mode: None: the environment's WANDB_MODE, else online with an API key, else offline.
             Nothing ever asks for a key.
         group: in W&B; None: the sweep's.
+        job_type: in W&B, by which the runs of a group can be told apart.
+        notes: in W&B, in Markdown.
 
     Raises:
         UserError: W&B does not start.
@@ -125,6 +167,8 @@ def wandb_logger(
             name=name,
             project=project,
             group=group or sweep,
+            job_type=job_type,
+            notes=notes,
             config=config,
             tags=config.get("tags") or None,
             mode=mode_used,  # type: ignore[arg-type]
@@ -137,14 +181,16 @@ def wandb_logger(
         ) from None
     with atomic_write(id_file) as path:
         path.write_text(run_id)
+    run.define_metric(STEP, hidden=True)
+    run.define_metric("*", step_metric=STEP)
+    for key, best in BEST.items():
+        run.define_metric(key, step_metric=STEP, summary=f"{best},last")
     if mode_used == "online":
         log.info("W&B run: %s", run.url)
     elif mode_used == "offline":
         folder = Path(run.dir).parent
         log.info("W&B run: %s (view: wandb leet %s; upload: wandb sync %s)", folder, folder, folder)
-    logger = WandbLogger(experiment=run)
-    logger.starts_empty = is_new  # type: ignore[attr-defined]
-    return logger
+    return StepWandbLogger(run, run_dir / "wandb" / "deephash-logged.json", is_new=is_new)
 
 
 def choose_wandb_mode(mode: str | None) -> str:
@@ -166,15 +212,24 @@ def _has_api_key() -> bool:
 def log_results(
     loggers: Sequence[Logger], step: int, metrics: Mapping[str, float], plots: Mapping[str, Path]
 ) -> None:
-    """Pass the final metrics (`test/...`) and the plots to the loggers."""
+    """Pass the final metrics and the plots to the loggers: one table, not a chart for each value.
+
+    `curves.csv` holds curves alone: the metrics are in metrics.json beside it.
+    """
     for logger in loggers:
-        logger.log_metrics({f"test/{key}": value for key, value in metrics.items()}, step=step)
         if isinstance(logger, WandbLogger):
             import wandb
 
             table = wandb.Table(["metric", "value"], [[k, v] for k, v in metrics.items()])
-            images = {key: wandb.Image(str(path)) for key, path in plots.items()}
-            logger.experiment.log({"test/table": table, **images})
+            images = {f"plots/{key}": wandb.Image(str(path)) for key, path in plots.items()}
+            logger.experiment.log({"test/table": table, **images, STEP: step})
+            logger.experiment.summary.update({f"test/{key}": v for key, v in metrics.items()})
+        elif isinstance(logger, TensorBoardLogger):
+            rows = [f"| {key} | {value:.6g} |" for key, value in metrics.items()]
+            text = "\n".join(["| metric | value |", "|---|---|", *rows])
+            logger.experiment.add_text("test", text, global_step=step)
+        elif not isinstance(logger, CsvLogger):  # of the user's own
+            logger.log_metrics({f"test/{key}": value for key, value in metrics.items()}, step=step)
         logger.save()
 
 

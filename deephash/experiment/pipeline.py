@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,22 @@ from deephash.backbones.contract import check_backbone
 from deephash.backbones.normalize import NormalizedBackbone
 from deephash.core.distributed import broadcast_object
 from deephash.core.errors import UserError
-from deephash.core.instantiate import build, build_instance, check_node
+from deephash.core.instantiate import build_instance, check_node
 from deephash.core.io import atomic_write, write_json
-from deephash.core.program import resume_command
 from deephash.core.ranks import is_rank_zero
 from deephash.core.seeds import derived_seed
 from deephash.data.image_set import ImageSet, channel_statistics
-from deephash.data.splits import Split, drop_query_duplicates, hold_out_validation
+from deephash.data.splits import Split
 from deephash.experiment import loggers
-from deephash.experiment.evaluate import encode_parts
+from deephash.experiment.data import load_data
+from deephash.experiment.evaluate import encode_parts, limit_ranks
+from deephash.experiment.failures import explain_failures
 from deephash.experiment.record import RECORD, make_record, note_changed_code
 from deephash.experiment.report import write_report
 from deephash.experiment.run_dir import is_multirun, lock_run_dir, sweep_name
+from deephash.experiment.run_loggers import open_logger, warn_if_it_fails
 from deephash.experiment.settings import Settings
+from deephash.experiment.trust import allow_argument
 from deephash.methods.base import Method
 from deephash.training.launch import launch_processes
 from deephash.training.optimization import PhaseOptimization
@@ -60,6 +63,8 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
     """
     start = time.perf_counter()
     image_set, split = load_data(settings)
+    evaluation = limit_ranks(settings.evaluation, len(split.database))
+    as_given, settings = settings, settings.model_copy(update={"evaluation": evaluation})
     trainer_config, world_size = resolve_trainer_config(settings.trainer, is_multirun=is_multirun())
     _check_against_data(settings, image_set, split, world_size)
     backbone, method = _build_model(settings, image_set, split)
@@ -74,39 +79,23 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
     data = TrainingData(
         image_set, split, settings.augment, settings.evaluation.batch_size, settings.seed
     )
-    try:
-        with launch_processes(trainer_config, world_size, run_dir):
-            run_dir = broadcast_object(run_dir)
-            with lock_run_dir(run_dir, settings):
-                return _train_and_report(
-                    settings,
-                    run_dir,
-                    data,
-                    sync_batchnorm(backbone, trainer_config),
-                    sync_batchnorm(method, trainer_config),
-                    optimizations,
-                    trainer_config,
-                    start,
-                )
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU's memory is too small: {str(error).partition('.')[0]}. Lower "
-            "training.<phase>.batch_size or evaluation.batch_size in a new run, or share the "
-            f"batches among several GPUs: {resume_command(run_dir, 'trainer=ddp')}"
-        ) from None
-
-
-def load_data(settings: Settings) -> tuple[ImageSet, Split]:
-    """The images and their split, without images that are copies of queries."""
-    image_set = build_instance("dataset", settings.dataset, ImageSet)
-    split = build_instance("protocol", settings.protocol.node(), Split, image_set, settings.seed)
-    return image_set, hold_out_validation(
-        drop_query_duplicates(image_set, split),
-        image_set.labels.numpy(),
-        fraction=settings.protocol.validation.fraction,
-        database_size=settings.protocol.validation.database_size,
-        seed=settings.seed,
-    )
+    allowed = allow_argument(settings.model_dump(mode="json"))
+    with (
+        explain_failures(run_dir, allowed),
+        launch_processes(trainer_config, world_size, run_dir),
+    ):
+        run_dir = broadcast_object(run_dir)
+        with lock_run_dir(run_dir, as_given):
+            return _train_and_report(
+                settings,
+                run_dir,
+                data,
+                sync_batchnorm(backbone, trainer_config),
+                sync_batchnorm(method, trainer_config),
+                optimizations,
+                trainer_config,
+                start,
+            )
 
 
 def _train_and_report(
@@ -129,27 +118,29 @@ def _train_and_report(
     )
     if settings.resume and is_rank_zero():
         note_changed_code(record, run_dir / RECORD)
-    make_trainer = trainer_factory(trainer_config, run_dir / "checkpoints")
+    checkpoint_dir = run_dir.absolute() / "checkpoints"  # Lightning reads "http..." as a URL
+    make_trainer = trainer_factory(trainer_config, checkpoint_dir)
     identity_keys = ("dataset", "data", "split", "backbone", "method", "bits")
     model = Model(backbone, method, settings.bits, {key: record[key] for key in identity_keys})
     run_loggers: list[Logger] = []
     try:
         if is_rank_zero():
             _write_inputs(run_dir, data, record)
-            for logger in _open_loggers(settings, run_dir, data.image_set.name):
+            for logger in _open_loggers(settings, run_dir, record):
                 run_loggers.append(logger)
         runner = PhaseRunner(
             model,
             data,
             optimizations=optimizations,
             make_trainer=make_trainer,
+            precision=trainer_config["precision"],
             loggers=run_loggers,
-            checkpoint_dir=run_dir / "checkpoints",
+            checkpoint_dir=checkpoint_dir,
             cache=PretrainingCache(
                 settings.cache_dir, _pretraining_determinants(record, trainer_config)
             ),
             is_resumed=settings.resume is not None,
-            show_progress=sys.stdout.isatty(),
+            show_progress=sys.stdout.isatty() and sweep_name(run_dir) is None,
         )
         history = runner.run(settings.ordered_phases())
         evaluation_start = time.perf_counter()
@@ -167,9 +158,9 @@ def _train_and_report(
                 evaluation_start=evaluation_start,
             )
     except BaseException:
-        loggers.finish(run_loggers, succeeded=False)
+        _finish(run_loggers, succeeded=False)
         raise
-    loggers.finish(run_loggers, succeeded=True)
+    _finish(run_loggers, succeeded=True)
     return history.rows[-1]
 
 
@@ -212,24 +203,26 @@ def _write_inputs(run_dir: Path, data: TrainingData, record: dict[str, Any]) -> 
         np.savez_compressed(path, **ids)
 
 
-def _open_loggers(settings: Settings, run_dir: Path, dataset_name: str) -> Iterator[Logger]:
-    name = f"{dataset_name}-{_short_name(settings.backbone)}-{_short_name(settings.method)}"
+def _open_loggers(settings: Settings, run_dir: Path, record: dict[str, Any]) -> Iterator[Logger]:
+    name = f"{record['dataset']}-{_short_name(settings.backbone)}-{_short_name(settings.method)}"
     name = f"{name}-{settings.bits}bits-seed{settings.seed}"
-    config = settings.model_dump(mode="json")
+    config = settings.model_dump(mode="json") | {"record": record}
     for key, node in settings.logger.items():
-        yield build(f"logger.{key}", node, run_dir, name, config, sweep_name(run_dir))
+        logger = open_logger(key, node, run_dir, name, config, sweep_name(run_dir))
+        if logger:
+            yield logger
+
+
+def _finish(run_loggers: Sequence[Logger], *, succeeded: bool) -> None:
+    for logger in run_loggers:
+        with warn_if_it_fails(logger):
+            loggers.finish([logger], succeeded=succeeded)
 
 
 def _check_against_data(
     settings: Settings, image_set: ImageSet, split: Split, world_size: int
 ) -> None:
     """Refuse what can only be known to be wrong once the images are loaded."""
-    for k in settings.evaluation.ks:
-        if k > len(split.database):
-            raise UserError(
-                f"evaluation.ks={settings.evaluation.ks}: {k} is more than the "
-                f"{len(split.database)} images of the database. Lower it."
-            )
     for name, phase in settings.ordered_phases().items():
         if phase.batch_size < 2 * world_size or len(split.train) < 2 * world_size:
             raise UserError(

@@ -23,6 +23,7 @@ CODE = {  # keys of a record that tell which code ran, in words
     "method_digest": "the source of the method",
     "versions": "the version of deephash or torch",
     "libraries": "the version of a library",
+    "precision": "trainer.precision",
 }
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,8 @@ def note_changed_code(record: dict[str, Any], path: Path) -> None:
         path: of the record of the session before.
     """
     try:
-        before = json.loads(path.read_text())
-    except (OSError, ValueError):  # it is not there, or damaged
+        before = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):  # it is not there, or damaged
         before = record
     earlier = before.get("earlier_code", [])
     # Version 0.2 recorded no digests.
@@ -93,8 +94,8 @@ def note_changed_code(record: dict[str, Any], path: Path) -> None:
     if changed:
         earlier.append({key: before.get(key) for key in ("commit", *CODE)})
         logger.warning(
-            "%s: it is resumed with other code than before: changed is %s. Finished phases stay "
-            "as they are.",
+            "%s: it is resumed with other code or settings than before: changed is %s. Finished "
+            "phases stay as they are.",
             path.parent.name,
             ", ".join(changed),
         )

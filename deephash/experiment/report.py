@@ -12,6 +12,7 @@ from deephash.core.io import atomic_write, write_json
 from deephash.experiment import console, loggers, plots
 from deephash.experiment.evaluate import Codes, evaluate_parts
 from deephash.experiment.run_dir import METRICS
+from deephash.experiment.run_loggers import warn_if_it_fails
 from deephash.experiment.settings import Settings
 from deephash.training.state import History, TrainingData
 
@@ -61,6 +62,8 @@ def write_report(
     validation = {k: v for k, v in history.rows[-1].items() if k.startswith("val/")}
     plot_paths = plots.draw(
         run_dir / "plots",
+        title=console.describe_run(record),
+        objectives={name: p.objective for name, p in settings.ordered_phases().items()},
         rows=history.rows,
         ranking=ranking,
         bits=settings.bits,
@@ -69,7 +72,9 @@ def write_report(
         query_words=codes["query"].words,
         database_words=codes["database"].words,
     )
-    loggers.log_results(run_loggers, int(history.rows[-1]["step"]), metrics, plot_paths)
     results = {"test": metrics, "validation": validation, "seconds": seconds, "record": record}
-    write_json(run_dir / METRICS, results)  # last: a run that has it is finished
-    console.print_results(run_dir, settings, record, metrics, seconds)
+    write_json(run_dir / METRICS, results)  # a run that has it is finished
+    for logger in run_loggers:
+        with warn_if_it_fails(logger):
+            loggers.log_results([logger], int(history.rows[-1]["step"]), metrics, plot_paths)
+    console.log_results(run_dir, settings, record, metrics, seconds)

@@ -9,17 +9,20 @@ from typing import Any
 from omegaconf import DictConfig
 
 from deephash.core.errors import UserError
+from deephash.core.messages import MILESTONE
 from deephash.core.ranks import is_rank_zero
 from deephash.experiment.console import quiet_libraries
 from deephash.experiment.run_dir import (
     CONFIG,
     METRICS,
+    check_places,
     check_unused,
     load_settings_to_resume,
     match_settings_to_resume,
 )
 from deephash.experiment.settings import validate_settings
 from deephash.experiment.signals import interruptible, is_slurm_restart
+from deephash.experiment.trust import allow_argument
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +48,14 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
     if folder and (folder / CONFIG).is_file():
         settings = match_settings_to_resume(settings, folder)
     if settings.resume and (settings.resume / METRICS).is_file():
-        logger.info("reusing the finished run in %s", settings.resume)
+        logger.info("reusing the finished run in %s", settings.resume, extra=MILESTONE)
         return _objective(read_metrics(settings.resume)["validation"])
     run_dir = settings.resume or folder or settings.run_dir
-    if not settings.resume and is_rank_zero():
-        check_unused(run_dir)
-    with interruptible(run_dir / CONFIG):
+    if is_rank_zero():
+        check_places(run_dir)
+        if not settings.resume:
+            check_unused(run_dir)
+    with interruptible(run_dir / CONFIG, allow_argument(settings.model_dump(mode="json"))):
         # Takes seconds to import, so only once the settings are known to be valid.
         from deephash.experiment.pipeline import train_and_evaluate
 

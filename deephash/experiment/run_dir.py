@@ -1,6 +1,6 @@
 """The folder of a run: locked while it is at work, found again, resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,27 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from deephash.core.errors import UserError
-from deephash.core.io import atomic_write
+from deephash.core.io import atomic_write, remove_partial_files
+from deephash.core.program import path_in_shell
 from deephash.core.ranks import is_rank_zero
 from deephash.experiment.renames import is_old_config, upgrade_config
 from deephash.experiment.settings import Settings, folder_to_resume, validate_settings
+from deephash.experiment.trust import check_interpolations, check_targets, packages_to_trust
 
 CONFIG, METRICS, LOCK = "config.yaml", "metrics.json", ".lock"
 STUDY = "study.log"  # of a search for settings, beside the folders of its runs
-MAY_CHANGE_ON_RESUME = ("trainer", "logger", "tags", "data_dir", "cache_dir", "resume", "run_dir")
+MAY_CHANGE_ON_RESUME = (
+    "trainer",
+    "logger",
+    "tags",
+    "data_dir",
+    "cache_dir",
+    "allow",
+    "resume",
+    "run_dir",
+)
+FILES = (CONFIG, METRICS, "record.json", "split.npz")
+FOLDERS = ("checkpoints", "codes", "plots")
 
 
 def is_multirun() -> bool:
@@ -49,9 +62,24 @@ def check_unused(run_dir: Path) -> None:
     """
     if (run_dir / CONFIG).exists():
         raise UserError(
-            f"run_dir={run_dir} already holds a run. Continue it by resume={run_dir}, "
-            "or name another run_dir."
+            f"run_dir={run_dir} already holds a run. Continue it by "
+            f"{path_in_shell('resume', run_dir)}, or name another run_dir."
         )
+
+
+def check_places(run_dir: Path) -> None:
+    """Refuse a folder in which a run cannot write what it leaves.
+
+    Raises:
+        UserError: the name of the folder is a chain of URLs to Lightning, a folder lies where a
+            file is written, or a file where a folder is made.
+    """
+    if "::" in str(run_dir):
+        raise UserError(f"run_dir={run_dir}: '::' cannot be in its name. Rename it.")
+    for names, kind, is_other in (FILES, "file", Path.is_dir), (FOLDERS, "folder", Path.is_file):
+        for name in names:
+            if is_other(run_dir / name):
+                raise UserError(f"{run_dir / name} must be a {kind}. Move away what lies there.")
 
 
 @contextmanager
@@ -77,6 +105,7 @@ def lock_run_dir(run_dir: Path, settings: Settings) -> Iterator[None]:
             f"run_dir={run_dir} cannot be written to ({error.strerror}). Name another run_dir."
         ) from None
     try:
+        remove_partial_files(run_dir)  # of a process that was killed
         if not settings.resume:
             check_unused(run_dir)  # again: of two runs that started together, one had to wait
             with atomic_write(run_dir / CONFIG) as path:
@@ -90,23 +119,30 @@ def load_settings_to_resume(cfg: DictConfig) -> Settings:
     """The settings that the stopped run `cfg.resume` began with, but for where and how it runs.
 
     Raises:
-        UserError: no run is there, or another setting is given on the command line.
+        UserError: no run is there, its settings name what they may not, or another setting is given
+            on the command line.
     """
     run_dir = folder_to_resume(cfg)
     saved = read_config(run_dir)
-    for override in task_overrides():
-        group = override.lstrip("+~").partition("=")[0].partition(".")[0]
-        if group not in MAY_CHANGE_ON_RESUME:
+    names = [override.lstrip("+~").partition("=")[0] for override in task_overrides()]
+    groups = {name.partition(".")[0] for name in names}
+    for override, name in zip(task_overrides(), names, strict=True):
+        if name.partition(".")[0] not in MAY_CHANGE_ON_RESUME:
             raise UserError(
                 f"{override} cannot be given with resume={run_dir}: a run is resumed with the "
                 f"settings it began with. May change: {', '.join(MAY_CHANGE_ON_RESUME[:-2])}."
             )
+    kept = {key: value for key, value in saved.items() if key not in groups}
+    check_targets(kept, run_dir / CONFIG, packages_to_trust(cfg))
+    given: Any = OmegaConf.to_container(cfg, resolve=True)
+    for group in groups:
         if group == "data_dir":
-            _move_data_dir(saved, cfg.data_dir)
+            _move_data_dir(saved, given["data_dir"])
+        elif group == "trainer":
+            saved["trainer"] = _move_trainer(saved.get("trainer"), given["trainer"], names)
         else:
-            saved[group] = cfg[group]
-    saved.resume = str(run_dir)
-    return validate_settings(saved)
+            saved[group] = given[group]
+    return validate_settings(OmegaConf.create(saved | {"resume": str(run_dir)}))
 
 
 def match_settings_to_resume(settings: Settings, run_dir: Path) -> Settings:
@@ -117,7 +153,7 @@ def match_settings_to_resume(settings: Settings, run_dir: Path) -> Settings:
     """
     saved = read_config(run_dir)
     _move_data_dir(saved, str(settings.data_dir))
-    saved_values = validate_settings(saved).model_dump()
+    saved_values = validate_settings(OmegaConf.create(saved)).model_dump()
     for name, value in settings.model_dump().items():
         if name not in MAY_CHANGE_ON_RESUME and saved_values[name] != value:
             raise UserError(
@@ -127,8 +163,10 @@ def match_settings_to_resume(settings: Settings, run_dir: Path) -> Settings:
     return settings.model_copy(update={"resume": run_dir})
 
 
-def read_config(run_dir: Path) -> DictConfig:
-    """The saved settings of a run; those of version 0.2 are upgraded.
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The saved settings of a run, plain values; those of version 0.2 are upgraded.
+
+    Nothing that they name is imported or computed.
 
     Raises:
         UserError: no run is there, or its settings cannot be read.
@@ -147,12 +185,13 @@ def read_config(run_dir: Path) -> DictConfig:
             f"{path} is not the settings of a run ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}). Start a new run."
         ) from None
-    return OmegaConf.create(saved)
+    check_interpolations(saved, path)
+    return saved | {"allow": []}  # who resumes the run says whom to trust
 
 
-def _move_data_dir(saved: DictConfig, data_dir: str) -> None:
+def _move_data_dir(saved: dict[str, Any], data_dir: str) -> None:
     """Change `data_dir`, also in the settings that name paths below it."""
-    before, saved.data_dir = str(saved.data_dir), data_dir
+    before, saved["data_dir"] = str(saved.get("data_dir")), data_dir
 
     def move(node: Any) -> Any:
         if isinstance(node, dict):
@@ -163,4 +202,22 @@ def _move_data_dir(saved: DictConfig, data_dir: str) -> None:
         return data_dir + node.removeprefix(before) if is_inside else node
 
     for name in ("dataset", "protocol"):
-        saved[name] = move(OmegaConf.to_container(saved[name]))
+        saved[name] = move(saved.get(name))
+
+
+def _move_trainer(saved: Any, given: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The trainer to resume with: where it runs as given, how it computes as the run began.
+
+    Args:
+        saved: the trainer's settings of the run.
+        given: those of the command line and `conf/`.
+        names: of the overrides; what they name is taken as given.
+    """
+    from deephash.training.trainer import PLACEMENT  # Lightning takes seconds to import
+
+    def is_given(key: str) -> bool:
+        return key in (*PLACEMENT, "_target_") or f"trainer.{key}" in names
+
+    before = saved if isinstance(saved, dict) else {}
+    kept = {key: value for key, value in before.items() if not is_given(key)}
+    return kept | {key: value for key, value in given.items() if is_given(key)}

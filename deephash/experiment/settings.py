@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from deephash.core.errors import UserError, did_you_mean
 from deephash.core.instantiate import Node, describe_problem, format_value
+from deephash.experiment.hints import find_meaning
 from deephash.experiment.renames import find_rename, renamed_setting
 from deephash.training.settings import (
     AugmentSettings,
@@ -146,6 +147,13 @@ Tags = Annotated[
 ]
 
 
+# Packages, by their top-level names.
+Packages = Annotated[
+    list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+]
+
+
 class Settings(Strict):
     """One run, validated."""
 
@@ -156,6 +164,7 @@ class Settings(Strict):
     run_dir: Folder
     cache_dir: Folder
     resume: Folder | None
+    allow: Packages
     dataset: Node
     protocol: ProtocolSettings
     augment: AugmentSettings
@@ -252,12 +261,18 @@ def _first_problem(error: ValidationError) -> str:
     if kind == "union_tag_not_found":
         kind, place = "missing", f"{place}.objective"
     if kind == "missing":
-        return f"{place}: this setting has no value; give one as {place}=..."
+        group = place.partition(".")[0]
+        return (
+            f"{place} has no value. Write it in the file of the chosen {group}, or give it as "
+            f"+{place}=..."
+        )
     if kind == "extra_forbidden":
         if place in GLOBAL_GROUPS:
             return f"{place}: the chosen file must begin with '# @package _global_'."
         new_name = renamed_setting(place, ())
-        return f"{place} is now {new_name}." if new_name else f"{place}: there is no such setting."
+        if new_name:
+            return f"{place} is now {new_name}."
+        return f"{place}: there is no such setting. {find_meaning(place)}".rstrip()
     if kind == "union_tag_invalid":
         place, value = f"{place}.objective", value["objective"]
         return f"{place}={format_value(value)}: must be 'classify' or 'hash'."

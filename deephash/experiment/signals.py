@@ -20,10 +20,14 @@ from deephash.core.ranks import is_rank_zero, launched_world_size, should_report
 
 
 @contextmanager
-def interruptible(config: Path) -> Iterator[None]:
+def interruptible(config: Path, arguments: str = "") -> Iterator[None]:
     """On Ctrl-C or SIGTERM, say how to resume the run whose settings lie in `config`, and exit.
 
     The exit code is 130. On SIGUSR1 in a Slurm job, the job is queued again first.
+
+    Args:
+        config: the settings.
+        arguments: that the command to resume needs, too.
 
     Raises:
         UserError: a module that the run uses called `sys.exit`.
@@ -44,7 +48,9 @@ def interruptible(config: Path) -> Iterator[None]:
         # Lightning turns the first into the second.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise UserError(_describe_exit(stop)) from None
-        hint = f" Resume with: {resume_command(config.parent)}" if config.is_file() else ""
+        hint = (
+            f" Resume with: {resume_command(config.parent, arguments)}" if config.is_file() else ""
+        )
         if should_report_error():
             print(f"\nStopped.{hint}", file=sys.stderr)
         sys.exit(130)
@@ -55,7 +61,9 @@ def interruptible(config: Path) -> Iterator[None]:
 
 def _describe_exit(stop: SystemExit) -> str:
     frames = traceback.extract_tb(stop.__traceback__)
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
+    # W&B replaces sys.exit by a function of its own, which calls it.
+    caller = next(f for f in reversed(frames) if "wandb" not in Path(f.filename).parts)
+    place = f"{caller.filename}, line {caller.lineno}, in {caller.name}"
     return f"sys.exit({stop.code!r}) was called in {place}. Raise an exception there instead."
 
 

@@ -1,17 +1,17 @@
 """A sweep: many runs by one command. Finished ones stay; one that fails does not end the others.
 
-Each run has a folder of its own below the sweep's, named by its overrides.
+Each run has a folder of its own below the sweep's, named by the settings that are swept.
 """
 
-import csv
+import hashlib
 import logging
 import math
 import re
 import shlex
-import statistics
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,50 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from deephash.core.errors import UserError
-from deephash.core.io import atomic_write
-from deephash.core.program import train_command
+from deephash.core.io import atomic_write, write_json
+from deephash.core.messages import MILESTONE
+from deephash.core.program import path_override, quote, train_command
 from deephash.core.ranks import is_rank_zero, should_report_error
+from deephash.experiment.console import log_run_of_many
+from deephash.experiment.failures import explain_failures
 from deephash.experiment.run import read_metrics, run
-from deephash.experiment.run_dir import CONFIG, METRICS
+from deephash.experiment.run_dir import is_multirun, task_overrides
 from deephash.experiment.settings import validate_settings
+from deephash.experiment.sweep_summary import (
+    FAILED,
+    OVERRIDES,
+    explain_failure,
+    write_sweep_summary,
+)
 
 logger = logging.getLogger(__name__)
 
-FAILED = "failed.txt"
 SWEEP_CONFIG = "multirun.yaml"  # Hydra's, of the whole sweep
-SLASH = "%2F"  # in the name of a run's folder, so that all lie side by side
+MAX_NAME = 64  # characters of the name of a run's folder
+NOT_IN_NAMES = "hydra.job.config.override_dirname.exclude_keys"
 
-OmegaConf.register_new_resolver("flat", lambda overrides: overrides.replace("/", SLASH))
+
+def folder_name(overrides: str) -> str:
+    """The name of a run's folder: its overrides, or a part of them and a digest of all.
+
+    Example:
+        >>> folder_name("bits=12,seed=0")
+        'bits=12,seed=0'
+        >>> folder_name("bits=12,dataset.path=my photos/[a]")
+        'bits=12,dataset.path=my-photos-a-91275ea8'
+    """
+    if re.fullmatch(rf"[\w.=,@+-]{{1,{MAX_NAME}}}", overrides, re.ASCII):
+        return overrides
+    digest = hashlib.sha256(overrides.encode(errors="surrogateescape")).hexdigest()[:8]
+    words = re.sub(r"[^\w.=,@+]+", "-", overrides, flags=re.ASCII).replace("=-", "=")
+    return f"{words[: MAX_NAME - 9].strip('-,') or 'run'}-{digest}"
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name)
 
 
 def run_sweep_job(cfg: DictConfig, folder: Path) -> float:
@@ -50,10 +76,12 @@ def run_sweep_job(cfg: DictConfig, folder: Path) -> float:
     Returns:
         What `run` returns; NaN where it failed.
     """
-    if is_rank_zero():
-        (folder / FAILED).unlink(missing_ok=True)
     try:
-        return run(cfg, folder)
+        with explain_failures(folder):
+            if is_rank_zero():
+                (folder / FAILED).unlink(missing_ok=True)
+            with log_run_of_many(folder):
+                return _run(cfg, folder)
     except SystemExit:  # stopped by Ctrl-C or a signal
         sweep_config = folder.parent / SWEEP_CONFIG
         if sweep_config.is_file() and should_report_error():
@@ -66,22 +94,33 @@ def run_sweep_job(cfg: DictConfig, folder: Path) -> float:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
     if should_report_error():
-        print(f"error: {_explain_failure(folder.name, reason)}", file=sys.stderr)
+        print(f"error: {explain_failure(folder.name, reason)}", file=sys.stderr)
     if is_rank_zero():  # the other ranks end because it failed
-        with atomic_write(folder / FAILED) as path:
+        with suppress(OSError), atomic_write(folder / FAILED) as path:
             path.write_text(reason + "\n")
     return math.nan
 
 
-def _explain_failure(run_name: str, reason: str) -> str:
-    """The reason with the run's name before it, unless the reason names it."""
-    return reason if run_name in reason else f"{run_name}: {reason}"
+def _run(cfg: DictConfig, folder: Path) -> float:
+    if not is_multirun():  # but a trial of a search, which the test queries must not judge
+        return run(cfg, folder)
+    if is_rank_zero():
+        pairs = [override.partition("=")[::2] for override in task_overrides()]
+        write_json(folder / OVERRIDES, {name.lstrip("+"): value for name, value in pairs})
+    value = run(cfg, folder)
+    if is_rank_zero():
+        results = read_metrics(folder)
+        seconds = results["seconds"]["total"]
+        line = "finished: test mAP %.4f, %.1f s"
+        logger.info(line, results["test"]["map"], seconds, extra=MILESTONE)
+    return value
 
 
 def given_overrides(hydra: Any) -> list[str]:
     """The overrides of the command line, from Hydra's own settings."""
     overrides: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
-    options = [option for option in overrides["hydra"] if not option.startswith("hydra.mode=")]
+    ours = ("hydra.mode=", f"{NOT_IN_NAMES}=")
+    options = [option for option in overrides["hydra"] if not option.startswith(ours)]
     return [*options, *overrides["task"]]
 
 
@@ -89,7 +128,7 @@ def continue_command(hydra: Any, run_dir: Path, *flags: str) -> str:
     """The same command with the folder in which it runs, quoted for the shell."""
     arguments = given_overrides(hydra)
     if not any(argument.startswith("run_dir=") for argument in arguments):
-        arguments.append(f"run_dir={run_dir}")
+        arguments.append(path_override("run_dir", run_dir))
     return train_command(shlex.join([*flags, *arguments]))
 
 
@@ -121,13 +160,13 @@ class SweepSummary(Callback):
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Validate the settings of every run of a sweep by Hydra's own sweeper.
+    """Validate the settings of every run of a sweep by Hydra's own sweeper, and name the runs.
 
     Args:
-        config: of the sweep, with Hydra's own settings.
+        config: of the sweep, with Hydra's own settings; changed.
 
     Raises:
-        UserError: the sweep has no runs, or a setting of one is wrong.
+        UserError: the sweep has no runs, a setting of one is wrong, or two share a folder.
     """
     sweeper = config.hydra.sweeper
     if not str(sweeper._target_).endswith(f".{BasicSweeper.__name__}"):
@@ -140,12 +179,17 @@ def check_sweep(config: DictConfig) -> None:
     for override in overrides:
         if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
             raise UserError(f"{override.input_line}: this sweep has no values. Name one at least.")
+    swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
+    if swept:
+        _name_by(config, swept, {o.key_or_group for o in overrides} - swept)
+    folders: set[str] = set()
     (jobs,) = BasicSweeper.split_arguments(overrides, None)
     for job in jobs:
         try:
             cfg = loader.load_sweep_config(config, job)
         except (HydraException, OmegaConfBaseException):
             return  # the sweeper composes them, too, and the command line explains its error
+        _check_folder(cfg, folders)
         with open_dict(cfg):
             for name in ("hydra", "optimizer", "scheduler"):  # the latter are put into the phases
                 cfg.pop(name, None)
@@ -156,98 +200,29 @@ def check_sweep(config: DictConfig) -> None:
                 raise  # otherwise it is a resolver such as ${hydra:...}, known once the job begins
 
 
-def write_sweep_summary(folder: Path) -> int:
-    """Write sweep.csv and sweep.png, print the table, and return how many runs failed.
+def _name_by(config: DictConfig, swept: Collection[str], fixed: Collection[str]) -> None:
+    """Leave out of the names of the runs' folders what is the same in all."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    if not any(option.startswith((NOT_IN_NAMES, "hydra.sweep.subdir")) for option in given):
+        names = ",".join(quote(name) for name in sorted(fixed))
+        with read_write(config.hydra):  # each run is composed from these overrides
+            config.hydra.overrides.hydra.append(f"{NOT_IN_NAMES}=[{names}]")
 
-    There is no plot where no run has finished.
+
+def _check_folder(cfg: DictConfig, folders: set[str]) -> None:
+    """Refuse a run that has the folder of another.
 
     Args:
-        folder: of the sweep.
+        cfg: of the run, with Hydra's own settings.
+        folders: those of the runs before; changed.
     """
-    rows = [row for path in sorted(folder.iterdir()) if path.is_dir() and (row := read_row(path))]
-    with atomic_write(folder / "sweep.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    finished = [row for row in rows if row["status"] == "finished"]
-    written = ["sweep.csv"]
-    if finished:
-        from deephash.experiment import plots  # matplotlib takes a second
-
-        written.append("sweep.png")
-        with atomic_write(folder / "sweep.png") as path:
-            plots.map_over_bits(map_by_bits(finished)).savefig(path, dpi=120)
-    _print_summary(folder, rows, written)
-    return sum(row["status"] == "failed" for row in rows)
-
-
-def _print_summary(folder: Path, rows: Sequence[dict[str, Any]], written: Sequence[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    names = varying_settings(rows)
-    table = Table(*names, "status", "test mAP")
-    for row in rows:
-        value = f"{row['map']:.4f}" if "map" in row else ""
-        table.add_row(*(str(row.get(name, "")) for name in names), row["status"], value)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(table)
-    console.print(f"{folder}/{', '.join(written)}")
-    failed = [row for row in rows if row["status"] == "failed"]
-    for row in failed:
-        console.print(f"failed: {_explain_failure(row['run'], row['reason'])}")
-    if failed:
-        console.print(
-            f"{len(failed)} of {len(rows)} runs failed. The same command with "
-            f"{shlex.quote(f'run_dir={folder}')} re-runs only the failed ones."
+    try:
+        folder = str(cfg.hydra.sweep.subdir)
+    except OmegaConfBaseException:  # known once the job begins, such as its number
+        return
+    if folder in folders:
+        raise UserError(
+            f"{folder}: two runs of this sweep have this folder. Name each value once, or change "
+            "hydra.sweep.subdir."
         )
-
-
-def read_row(folder: Path) -> dict[str, Any] | None:
-    """A run's overrides, how it ended, and its metrics; None where the folder holds no run."""
-    overrides = re.split(r",(?=[\w./+~@]+=)", folder.name.replace(SLASH, "/"))
-    row = {"run": folder.name, **dict(pair.split("=", 1) for pair in overrides if "=" in pair)}
-    if (folder / FAILED).is_file():
-        return row | {"status": "failed", "reason": (folder / FAILED).read_text().strip()}
-    if not (folder / CONFIG).is_file():
-        return None
-    if (folder / METRICS).is_file():
-        try:
-            results = read_metrics(folder)
-        except UserError as error:
-            return row | {"status": "failed", "reason": str(error)}
-        row["bits"] = results["record"]["bits"]
-        metrics = {"map": results["test"]["map"], **results["validation"]}
-        return row | {"status": "finished", **metrics, "seconds": results["seconds"]["total"]}
-    return row | {"status": "unfinished"}
-
-
-def varying_settings(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The settings that are not the same in all runs."""
-    others = ("run", "status", "reason", "map", "seconds")
-    names = dict.fromkeys(name for row in rows for name in row)
-    settings = [name for name in names if name not in others and not name.startswith("val/")]
-    return [name for name in settings if len({str(row.get(name)) for row in rows}) > 1]
-
-
-def map_by_bits(rows: Sequence[dict[str, Any]]) -> dict[str, dict[int, tuple[float, float]]]:
-    """Mean and deviation of the mAP over the seeds.
-
-    Args:
-        rows: of finished runs.
-
-    Returns:
-        By what else was swept, by code length.
-    """
-    names = [name for name in varying_settings(rows) if name not in ("bits", "seed")]
-    values: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        label = ", ".join(f"{name}={row.get(name)}" for name in names)
-        values.setdefault(label, {}).setdefault(row["bits"], []).append(row["map"])
-    return {
-        label: {
-            bits: (statistics.mean(maps), statistics.stdev(maps) if len(maps) > 1 else 0.0)
-            for bits, maps in sorted(by_bits.items())
-        }
-        for label, by_bits in values.items()
-    }
+    folders.add(folder)

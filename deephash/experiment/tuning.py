@@ -4,7 +4,7 @@ import logging
 import math
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from deephash.core.program import train_command
 from deephash.core.ranks import launched_world_size
 from deephash.core.seeds import derived_seed
 from deephash.experiment.console import quiet_libraries
-from deephash.experiment.run_dir import STUDY
+from deephash.experiment.run_dir import MAY_CHANGE_ON_RESUME, STUDY
 from deephash.experiment.settings import Choices, Range, Settings, Tuning, validate_settings
+from deephash.experiment.study import open_study
 from deephash.experiment.sweep import continue_command, given_overrides, run_sweep_job
 
 logger = logging.getLogger(__name__)
@@ -53,24 +54,17 @@ def tune(cfg: DictConfig) -> float:
             "run_dir=..., without resume."
         )
     _check_space(cfg, settings)
-    try:
-        import optuna  # only a search needs it
-        from optuna.storages.journal import JournalFileBackend, JournalStorage
-    except ImportError:
-        raise UserError("tuning=optuna needs a package: pip install 'deephash[tuning]'") from None
     _check_one_process(settings)
     run_dir, trials = settings.run_dir, settings.tuning.trials
-    run_dir.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(run_dir / STUDY)))
-    study = optuna.create_study(
-        storage=storage, study_name="search", direction="maximize", load_if_exists=True
-    )
+    storage, study = open_study(run_dir / STUDY)
+    import optuna  # takes a while, and is there now
+
     distributions = {
         space.setting: _distribution(space, OmegaConf.select(cfg, space.setting))
         for space in settings.tuning.space
     }
     _check_same_space(study.get_trials(), distributions, run_dir)
+    _check_same_settings(study, settings, distributions)
     complete, failed = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
     failures = 0
     while len(study.get_trials(states=[complete])) < trials:
@@ -152,6 +146,8 @@ def _current_value(cfg: DictConfig, name: str, last_phase: str) -> Any:
             f"tuning.space: {name} is a setting of each phase. Write training.{last_phase}.{name}, "
             "or name another phase."
         )
+    if parts[0] in {"tuning", *MAY_CHANGE_ON_RESUME} - {"trainer"}:
+        raise UserError(f"tuning.space: {name} does not change what is trained. Leave it out.")
     node: Any = OmegaConf.to_container(cfg, resolve=True)
     for part in parts:
         entries = (
@@ -198,8 +194,6 @@ def _distribution(space: Range | Choices, value: Any) -> Any:
 
 def _check_same_space(trials: list[Any], distributions: dict[str, Any], run_dir: Path) -> None:
     """Refuse to continue a study that searched other settings, or others of their values."""
-    from optuna.distributions import check_distribution_compatibility
-
     for trial in trials:
         if trial.params and set(trial.params) != set(distributions):
             raise UserError(
@@ -207,13 +201,44 @@ def _check_same_space(trials: list[Any], distributions: dict[str, Any], run_dir:
                 f"tuning.space names {', '.join(sorted(distributions))}. Name another run_dir."
             )
         for name, before in trial.distributions.items():
-            try:
-                check_distribution_compatibility(before, distributions[name])
-            except ValueError:
+            if before != distributions[name]:
                 raise UserError(
-                    f"run_dir={run_dir} holds a search with another kind of range, or other "
-                    f"choices, of {name}. Name another run_dir."
-                ) from None
+                    f"run_dir={run_dir} holds a search with another range, or other choices, of "
+                    f"{name}: {before}. Name another run_dir."
+                )
+
+
+def _check_same_settings(study: Any, settings: Settings, names: Collection[str]) -> None:
+    """Refuse to continue a study whose runs have other settings than those that are searched."""
+    data_dir = str(settings.data_dir)
+    values = {
+        name: value.replace(data_dir, "${data_dir}", 1)
+        if isinstance(value, str) and f"{value}/".startswith(f"{data_dir}/")
+        else value
+        for name, value in _flatten(
+            settings.model_dump(mode="json", exclude={"tuning", *MAY_CHANGE_ON_RESUME})
+        )
+        if name not in names
+    }
+    before = study.user_attrs.get("settings")
+    if before is None:
+        study.set_user_attr("settings", values)
+        return
+    for name in [*before, *values]:
+        if before.get(name) != values.get(name):
+            raise UserError(
+                f"run_dir={settings.run_dir} holds a search with {name}={before.get(name)}, this "
+                f"one has {name}={values.get(name)}. Name another run_dir."
+            )
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name; a list is one value."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _check_one_process(settings: Settings) -> None:

@@ -8,7 +8,7 @@ change of the file that a kernel is in.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,18 @@ CODES_PER_BATCH = 128  # distances that are computed before they are counted
 CODES_PER_TABLE = 2**16 - 1  # as many as the table's 16-bit cells can count
 ITEMS_PER_BLOCK = 256  # a block is skipped if its minimum distance is too large
 ITEMS_PER_PIECE = 32  # the pieces of a block that is not skipped are tested in the same way
+
+
+def compile_kernel(**options: Any) -> Callable[..., Any]:
+    """`numba.njit`, with its cache where a folder for that can be written to."""
+
+    def compile_lazily(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # neither beside this file nor in HOME
+            return njit(**options)(function)
+
+    return compile_lazily
 
 
 @contextmanager
@@ -168,7 +180,7 @@ def _min_distance_of_eights(typing_context, query, codes, width):  # type: ignor
     return types.uint64(query, codes, width), generate
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _distance(query, codes, j, width):  # type: ignore[no-untyped-def]
     """Hamming distance from a query to the j-th of flat codes.
 
@@ -180,7 +192,7 @@ def _distance(query, codes, j, width):  # type: ignore[no-untyped-def]
     return distance
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _shares_label(a, b):  # type: ignore[no-untyped-def]
     """Whether two rows of packed multi-hot labels have a bit in common."""
     shared = np.uint64(0)
@@ -189,7 +201,7 @@ def _shares_label(a, b):  # type: ignore[no-untyped-def]
     return shared != 0
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _shared_label_count(query_key, keys, j, width):  # type: ignore[no-untyped-def]
     """Number of labels that a query shares with the j-th item, from flat packed labels."""
     count = np.uint64(0)
@@ -198,7 +210,7 @@ def _shared_label_count(query_key, keys, j, width):  # type: ignore[no-untyped-d
     return count
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compile_kernel(parallel=True, nogil=True)
 def histogram(  # type: ignore[no-untyped-def]
     query, query_order, database, first, end, width, bits
 ):
@@ -241,7 +253,7 @@ def histogram(  # type: ignore[no-untyped-def]
     return items, relevant
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _count_distances(a, b, codes, width, counts):  # type: ignore[no-untyped-def]
     """Add the histograms of the distances from a and from b to flat codes to counts, (2, bits + 1).
 
@@ -284,7 +296,7 @@ def _count_distances(a, b, codes, width, counts):  # type: ignore[no-untyped-def
             counts[0, row] += row_sum
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compile_kernel(parallel=True, nogil=True)
 def histogram_multi_hot(  # type: ignore[no-untyped-def]
     query, query_keys, database, database_keys, width, bits
 ):
@@ -304,7 +316,7 @@ def histogram_multi_hot(  # type: ignore[no-untyped-def]
     return items, relevant
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compile_kernel(parallel=True, nogil=True)
 def graded_histogram(  # type: ignore[no-untyped-def]
     query, query_keys, database, database_keys, width, key_width, bits, gain
 ):
@@ -342,7 +354,7 @@ def graded_histogram(  # type: ignore[no-untyped-def]
     return items, relevant, grades, gains, by_grade
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _count_grades(  # type: ignore[no-untyped-def]
     code, key, codes, keys, width, key_width, table
 ):
@@ -368,7 +380,7 @@ def _count_grades(  # type: ignore[no-untyped-def]
         table[_distance(code, codes, j, width), _shared_label_count(key, keys, j, key_width)] += 1
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compile_kernel(parallel=True, nogil=True)
 def database_order(  # type: ignore[no-untyped-def]
     query, query_keys, database, database_keys, order, first, end, width, bits, cutoffs
 ):
@@ -437,7 +449,7 @@ def database_order(  # type: ignore[no-untyped-def]
     return items, relevant, sums, hits
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compile_kernel(parallel=True, nogil=True)
 def _search_shards(  # type: ignore[no-untyped-def]
     query, database, width, groups, shards, k
 ):
@@ -468,7 +480,7 @@ def _search_shards(  # type: ignore[no-untyped-def]
     return positions, distances
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _search_range(  # type: ignore[no-untyped-def]
     query, database, width, start, stop, k, positions, distances
 ):
@@ -516,7 +528,7 @@ def _search_range(  # type: ignore[no-untyped-def]
         positions[row, count:], distances[row, count:] = -1, bits + 1  # the shard has fewer than k
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _append_nearer(  # type: ignore[no-untyped-def]
     query, codes, width, bound, first, kept, distance, size
 ):
@@ -540,7 +552,7 @@ def _append_nearer(  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def min_distance(query, codes, width):  # type: ignore[no-untyped-def]
     """Minimum distance from a query to flat codes."""
     _prefer_512_bit_vectors()
@@ -551,7 +563,7 @@ def min_distance(query, codes, width):  # type: ignore[no-untyped-def]
     return minimum
 
 
-@njit(nogil=True, cache=True)
+@compile_kernel(nogil=True)
 def _select_nearest(kept, distance, size, k, bits):  # type: ignore[no-untyped-def]
     """Move the k nearest candidates to the front, order preserved; return the k-th distance."""
     counts = np.zeros(bits + 1, np.int64)

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from deephash.core.errors import UserError
+from deephash.core.messages import MILESTONE
 from deephash.core.seeds import derived_seed
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, float]  # "step" counts over all phases; the other keys are curves
+Row = dict[str, float]  # "step" and "epoch" count over all phases; the other keys are curves
 
 LOG_EVERY = 10  # steps
 
@@ -32,11 +33,13 @@ class CurveRecorder(Callback):
     Args:
         phase: prefix of the training curves; validation curves begin with "val/".
         first_step: number of steps of the phases before.
+        first_epoch: number of epochs of the phases before.
     """
 
-    def __init__(self, phase: str, first_step: int) -> None:
+    def __init__(self, phase: str, first_step: int, first_epoch: int = 0) -> None:
         self.phase = phase
         self.first_step = first_step
+        self.first_epoch = first_epoch
         self.rows: list[Row] = []
         self.earlier_seconds = 0.0  # of the sessions before this one
         self.cached_seconds = 0.0  # of another run, which trained this phase
@@ -53,14 +56,14 @@ class CurveRecorder(Callback):
         return "Curves"
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, with steps counted from the start of the phase, and their seconds."""
-        rows = [row | {"step": row["step"] - self.first_step} for row in self.rows]
+        """The rows so far, counted from the start of the phase, and their seconds."""
+        rows = [_shift(row, -self.first_step, -self.first_epoch) for row in self.rows]
         seconds = self.earlier_seconds + time.perf_counter() - self._session_start
         return {"rows": rows, "seconds": seconds, "found_seconds": self.cached_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the rows and seconds of a checkpoint."""
-        self.rows = [row | {"step": row["step"] + self.first_step} for row in state_dict["rows"]]
+        self.rows = [_shift(row, self.first_step, self.first_epoch) for row in state_dict["rows"]]
         self.earlier_seconds = state_dict.get("seconds", 0.0)  # early 0.2 kept none
         self.cached_seconds = state_dict.get("found_seconds", 0.0)
 
@@ -121,12 +124,18 @@ class CurveRecorder(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record what the module measured on the validation images."""
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self._add(trainer, values | {"epoch": float(trainer.current_epoch + 1)})
+        epoch = self.first_epoch + trainer.current_epoch + 1
+        self._add(trainer, values | {"epoch": float(epoch)})
 
     def _add(self, trainer: pl.Trainer, row: Row) -> None:
         row = {"step": float(self.first_step + trainer.global_step), **row}
         self.rows.append(row)
         replay([row], trainer.loggers)
+
+
+def _shift(row: Row, steps: int, epochs: int) -> Row:
+    offsets = {"step": steps, "epoch": epochs}
+    return {key: value + offsets.get(key, 0) for key, value in row.items()}
 
 
 def replay(rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
@@ -144,7 +153,7 @@ def loggers_starting_empty(loggers: Sequence[Logger]) -> list[Logger]:
 
 
 class EpochPrinter(Callback):
-    """Logs one line per epoch, for output that is not a terminal.
+    """Logs one line per epoch, for output that is not a terminal; the last is a milestone.
 
     Args:
         phase: its name.
@@ -166,8 +175,10 @@ class EpochPrinter(Callback):
         values |= {k: float(v) for k, v in trainer.callback_metrics.items() if "val/" in k}
         metrics = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
         seconds = time.perf_counter() - self._epoch_start
-        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-        log.info("%s %s  %s  %.1f s", self.phase, epoch, metrics, seconds)
+        epoch = trainer.current_epoch + 1
+        extra = MILESTONE if epoch == trainer.max_epochs else None
+        line = "%s %d/%d  %s  %.1f s"
+        log.info(line, self.phase, epoch, trainer.max_epochs, metrics, seconds, extra=extra)
 
 
 class EpochSeeder(Callback):

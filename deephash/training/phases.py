@@ -1,5 +1,6 @@
 """The phases of a training: pre-training, initialisation, hashing, each leaving a checkpoint."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +10,16 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from deephash.core.distributed import broadcast_object
-from deephash.core.errors import UserError
-from deephash.core.io import atomic_write
+from deephash.core.messages import MILESTONE
 from deephash.core.ranks import is_rank_zero
 from deephash.core.seeds import derived_seed
 from deephash.training.callbacks import (
-    LOG_EVERY,
     CurveRecorder,
     EpochPrinter,
     EpochSeeder,
@@ -28,17 +27,26 @@ from deephash.training.callbacks import (
     loggers_starting_empty,
     replay,
 )
-from deephash.training.checkpoints import copy_checkpoint, read_checkpoint, weights_digest
+from deephash.training.checkpoints import (
+    UNFINISHED,
+    CheckpointError,
+    check_no_folders,
+    check_not_begun,
+    copy_checkpoint,
+    load_checkpoint,
+    weights_digest,
+    write_checkpoint,
+)
 from deephash.training.features import extract_features
 from deephash.training.modules import Classifier, HashingModule
 from deephash.training.optimization import PhaseOptimization
 from deephash.training.pretraining import PretrainingCache, pretraining_lock
+from deephash.training.progress import PhaseBar
 from deephash.training.settings import ClassifyPhase, PhaseSettings
 from deephash.training.state import History, Model, TrainingData
+from deephash.training.trainer import convert_precision
 
 log = logging.getLogger(__name__)
-
-UNFINISHED = ".unfinished.ckpt"  # suffix of the checkpoint of a phase at work
 
 
 class PhaseRunner:
@@ -49,6 +57,7 @@ class PhaseRunner:
         data: to train on.
         optimizations: optimizer and schedule of each phase, by name.
         make_trainer: see `trainer_factory`.
+        precision: of these trainers.
         loggers: of the run.
         checkpoint_dir: of the run.
         cache: of finished pre-trainings.
@@ -63,6 +72,7 @@ class PhaseRunner:
         *,
         optimizations: Mapping[str, PhaseOptimization],
         make_trainer: Callable[..., pl.Trainer],
+        precision: str | int,
         loggers: Sequence[Logger],
         checkpoint_dir: Path,
         cache: PretrainingCache,
@@ -73,6 +83,7 @@ class PhaseRunner:
         self.data = data
         self.optimizations = optimizations
         self.make_trainer = make_trainer
+        self.precision = precision
         self.loggers = list(loggers)
         self.checkpoint_dir = checkpoint_dir
         self.cache = cache
@@ -91,7 +102,8 @@ class PhaseRunner:
         """
         backbone, method = self.model.backbone.backbone, self.model.method
         log.info("backbone %s, method %s", _describe_size(backbone), _describe_size(method))
-        history = self.history
+        check_no_folders(map(self._checkpoint_path, phases))
+        convert_precision(method, self.precision)
         phases_so_far: dict[str, PhaseSettings] = {}
         for name, phase in phases.items():
             start = time.perf_counter()
@@ -101,45 +113,49 @@ class PhaseRunner:
             is_shared = isinstance(phase, ClassifyPhase)
             cached = self.cache.path(phases_so_far) if is_shared else None
             module = self._module(name, phase, cache_key=cached.stem if cached else "")
-            last_step = int(history.rows[-1]["step"]) if history.rows else 0
-            curves = CurveRecorder(name, first_step=last_step)
+            curves = CurveRecorder(name, self.history.last("step"), self.history.last("epoch"))
             if cached:
                 with pretraining_lock(cached):
                     self._pretrain(name, phase, module, curves, cached)
             else:
                 self._load_or_train(name, phase, module, curves)
             self.trained_from = self._weights_digest(name)
-            history.rows += curves.rows
-            history.seconds[name] = curves.earlier_seconds + time.perf_counter() - start
-            history.earlier_seconds += curves.earlier_seconds
-            history.cached_seconds += curves.cached_seconds
-        return history
+            self.history.rows += curves.rows
+            self.history.seconds[name] = curves.earlier_seconds + time.perf_counter() - start
+            self.history.earlier_seconds += curves.earlier_seconds
+            self.history.cached_seconds += curves.cached_seconds
+        return self.history
 
     def _module(
         self, name: str, phase: PhaseSettings, cache_key: str
     ) -> Classifier | HashingModule:
         model, optimization = self.model, self.optimizations[name]
+        settings = phase.model_dump(mode="json")
         shared: dict[str, Any] = {
             "make_optimizer": optimization.make_optimizer,
             "schedule": optimization.schedule,
-            "identity": {**model.identity, "phase": name},
+            "identity": {**model.identity, "phase": name, "settings": settings},
             "cache_key": cache_key,
             "trained_from": self.trained_from,
         }
         if isinstance(phase, ClassifyPhase):
             for key in ("bits", "method"):  # a pre-training does not depend on them
                 del shared["identity"][key]
-            return Classifier(
+            module: Classifier | HashingModule = Classifier(
                 model.backbone,
                 len(self.data.image_set.classes),
                 multi_label=self.data.image_set.labels.ndim > 1,
                 label_smoothing=phase.label_smoothing,
                 **shared,
             )
-        head_only = phase.trains == "head"
-        return HashingModule(
-            model.backbone, model.method, head_only=head_only, bits=model.bits, **shared
-        )
+        else:
+            head_only = phase.trains == "head"
+            module = HashingModule(
+                model.backbone, model.method, head_only=head_only, bits=model.bits, **shared
+            )
+        # Lightning converts what it trains, but weights are also loaded, without a training.
+        convert_precision(module, self.precision)
+        return module
 
     def _pretrain(
         self,
@@ -151,25 +167,48 @@ class PhaseRunner:
     ) -> None:
         """Train, or take over what another run trained."""
         checkpoint_path = self._checkpoint_path(name)
-        if broadcast_object(checkpoint_path.is_file() or not cached.is_file()):
-            self._load_or_train(name, phase, module, curves)
-            if module.cache_key != cached.stem:
-                log.warning(
-                    "%s: it began with other code, versions or settings than today's; other runs "
-                    "will not share it",
-                    name,
-                )
-            elif is_rank_zero() and not cached.is_file():
+        is_cached = broadcast_object(cached.is_file())
+        if is_cached and not broadcast_object(checkpoint_path.is_file()):
+            checkpoint = self._load_cached(name, module, curves, cached)
+            if checkpoint:
+                replay(curves.rows, self.loggers)
+                curves.mark_as_cached()
+                checkpoint["callbacks"][curves.state_key] = curves.state_dict()
+                if is_rank_zero():
+                    write_checkpoint(checkpoint, checkpoint_path)
+                return
+            is_cached = False  # what lies there is of no use, and is replaced
+        self._load_or_train(name, phase, module, curves)
+        if module.cache_key != cached.stem:
+            log.warning(
+                "%s: it began with other code, versions or settings than today's; other runs "
+                "will not share it",
+                name,
+            )
+        elif is_rank_zero() and not is_cached:
+            try:
                 copy_checkpoint(checkpoint_path, cached)
-            return
-        log.info("%s: reusing the finished pre-training in %s", name, cached)
-        checkpoint = self._load(cached, module, curves)
-        replay(curves.rows, self.loggers)
-        curves.mark_as_cached()
-        checkpoint["callbacks"][curves.state_key] = curves.state_dict()
+            except OSError as error:
+                log.warning("%s: other runs will not share it: %s", name, error)
+
+    def _load_cached(
+        self, name: str, module: Classifier | HashingModule, curves: CurveRecorder, cached: Path
+    ) -> dict[str, Any] | None:
+        """Load what another run trained; None where it cannot be used, as rank zero finds."""
+        before = copy.deepcopy(module.state_dict())
+        checkpoint, problem = None, ""
         if is_rank_zero():
-            with atomic_write(checkpoint_path) as part:
-                torch.save(checkpoint, part)
+            try:
+                checkpoint = self._load(cached, module, curves)
+            except CheckpointError as error:
+                problem = error.reason
+        problem = broadcast_object(problem)
+        if problem:
+            log.warning("%s: %s %s; it is trained again", name, cached, problem)
+            module.load_state_dict(before)
+            return None
+        log.info("%s: reusing the finished pre-training in %s", name, cached, extra=MILESTONE)
+        return checkpoint or self._load(cached, module, curves)
 
     def _load_or_train(
         self,
@@ -189,18 +228,8 @@ class PhaseRunner:
             loggers = loggers_starting_empty(self.loggers) if self.is_resumed else self.loggers
             replay(curves.rows, loggers)
         else:
-            self._check_not_begun_later(checkpoint_path)
+            check_not_begun(map(self._checkpoint_path, self.later_phases), checkpoint_path)
             self._train(name, phase, module, curves)
-
-    def _check_not_begun_later(self, missing: Path) -> None:
-        paths = [self._checkpoint_path(name) for name in self.later_phases]
-        paths += [path.with_suffix(UNFINISHED) for path in paths]
-        names = broadcast_object(", ".join(path.name for path in paths if path.is_file()))
-        if names:
-            raise UserError(
-                f"{missing} is missing, and {names} beside it began from it. Put it back, or "
-                f"remove {names}, too, and all are trained again."
-            )
 
     def _train(
         self,
@@ -216,9 +245,7 @@ class PhaseRunner:
             EpochSeeder(derived_seed(self.data.seed, name)),
             SigtermHandlerKeeper(),
             curves,
-            RichProgressBar(refresh_rate=LOG_EVERY)
-            if self.show_progress
-            else EpochPrinter(name, curves),
+            PhaseBar(name) if self.show_progress else EpochPrinter(name, curves),
             ModelCheckpoint(
                 dirpath=unfinished.parent,
                 filename=unfinished.stem,
@@ -230,12 +257,14 @@ class PhaseRunner:
             callbacks=callbacks, logger=self.loggers, max_epochs=phase.epochs
         )
         is_continued = broadcast_object(unfinished.is_file())
-        suffix = ", from where it stopped" if is_continued else ""
-        plural = "" if phase.epochs == 1 else "s"
-        log.info("%s: %d epoch%s%s", name, phase.epochs, plural, suffix)
+        suffix, extra = (", from where it stopped", MILESTONE) if is_continued else ("", None)
+        plural = "s" * (phase.epochs != 1)
+        log.info("%s: %d epoch%s%s", name, phase.epochs, plural, suffix, extra=extra)
         if is_continued:
-            self._load_weights(unfinished, module)  # again by Lightning, which would not explain
-        trainer.fit(module, datamodule=data, ckpt_path=str(unfinished) if is_continued else None)
+            # Lightning loads it again, and would not explain what is wrong with it.
+            load_checkpoint(unfinished, module, is_finished=False)
+        ckpt_path = str(unfinished) if is_continued else None
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         if is_rank_zero():
             unfinished.replace(self._checkpoint_path(name))
 
@@ -250,11 +279,8 @@ class PhaseRunner:
         return features
 
     def _weights_digest(self, name: str) -> str:
-        is_last = not self.later_phases
-        digest = (
-            "" if is_last or not is_rank_zero() else weights_digest(self._checkpoint_path(name))
-        )
-        return broadcast_object(digest)
+        is_needed = is_rank_zero() and bool(self.later_phases)
+        return broadcast_object(weights_digest(self._checkpoint_path(name)) if is_needed else "")
 
     def _checkpoint_path(self, name: str) -> Path:
         """Where the checkpoint of a finished phase lies."""
@@ -263,20 +289,9 @@ class PhaseRunner:
     def _load(
         self, path: Path, module: Classifier | HashingModule, curves: CurveRecorder
     ) -> dict[str, Any]:
-        checkpoint = self._load_weights(path, module)
+        checkpoint = load_checkpoint(path, module)
         module.on_load_checkpoint(checkpoint)
         curves.load_state_dict(checkpoint["callbacks"][curves.state_key])
-        return checkpoint
-
-    def _load_weights(self, path: Path, module: Classifier | HashingModule) -> dict[str, Any]:
-        checkpoint = read_checkpoint(path, module.identity, module.trained_from)
-        try:
-            module.load_state_dict(checkpoint["state_dict"])
-        except RuntimeError as error:
-            raise UserError(
-                f"{path} does not fit the code of backbone or method, which has changed: "
-                f"{' '.join(str(error).split())} Undo the change, or start a new run."
-            ) from None
         return checkpoint
 
 

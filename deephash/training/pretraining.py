@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from deephash.core.distributed import broadcast_object
 from deephash.core.errors import UserError
 from deephash.core.instantiate import without_import_paths
+from deephash.core.io import remove_partial_files
 from deephash.core.ranks import is_rank_zero
 from deephash.training.settings import PhaseSettings
 
@@ -51,12 +52,15 @@ class PretrainingCache:
 def pretraining_lock(checkpoint: Path) -> Iterator[None]:
     """Of several runs that share a pre-training and start together, one trains and others wait.
 
+    What others left half-written there is removed. A folder that cannot be written to needs no
+    lock where it has the checkpoint.
+
     Raises:
-        UserError: the folder of the checkpoint cannot be written to.
+        UserError: the folder of the checkpoint cannot be written to, and has no checkpoint.
     """
     lock = FileLock(checkpoint.with_suffix(".lock"))
     timeout = 0
-    while not broadcast_object(is_rank_zero() and _acquire(lock, timeout)):
+    while not broadcast_object(is_rank_zero() and _acquire(lock, timeout, checkpoint)):
         if not timeout:
             logger.info("waiting for %s, which another run trains", checkpoint)
         timeout = POLL_SECONDS
@@ -66,14 +70,17 @@ def pretraining_lock(checkpoint: Path) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, timeout: float) -> bool:
-    folder = Path(lock.lock_file).parent
+def _acquire(lock: FileLock, timeout: float, checkpoint: Path) -> bool:
+    folder = checkpoint.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=timeout)
+        remove_partial_files(folder, f"{checkpoint.stem}.*")
     except Timeout:
         return False
     except OSError as error:
+        if checkpoint.is_file():
+            return True
         raise UserError(
             f"cache_dir={folder} cannot be written to ({error.strerror}). Name another folder."
         ) from None

@@ -82,3 +82,7 @@ class History:
     seconds: dict[str, float] = field(default_factory=dict)
     earlier_seconds: float = 0.0
     cached_seconds: float = 0.0
+
+    def last(self, key: str) -> int:
+        """The last "step" or "epoch" of the curves; 0 where there is none."""
+        return next((int(row[key]) for row in reversed(self.rows) if key in row), 0)

@@ -17,6 +17,11 @@ from deephash.training.launch import FABRIC_SETTINGS
 
 Module = TypeVar("Module", bound=nn.Module)
 
+TRUE_PRECISIONS: dict[str | int, torch.dtype] = {
+    **dict.fromkeys(("64-true", "64", 64), torch.float64),
+    "16-true": torch.float16,
+    "bf16-true": torch.bfloat16,
+}
 PLACEMENT = (*FABRIC_SETTINGS, "sync_batchnorm")  # where a training runs, not what it learns
 
 
@@ -85,6 +90,17 @@ def trainer_factory(config: dict[str, Any], folder: Path) -> Callable[..., pl.Tr
         )
 
     return make_trainer
+
+
+def convert_precision(module: nn.Module, precision: str | int) -> None:
+    """Convert a module, in place, as Lightning does when it trains in a precision of one type.
+
+    Args:
+        module: to convert.
+        precision: of Lightning's Trainer.
+    """
+    if precision in TRUE_PRECISIONS:
+        module.to(TRUE_PRECISIONS[precision])
 
 
 def sync_batchnorm(module: Module, config: dict[str, Any]) -> Module:

@@ -5,14 +5,14 @@
 from pathlib import Path
 
 import pytest
-from conftest import RunProgram
+from conftest import RunProgram, options
 from typer.testing import CliRunner
 
 import deephash
 from deephash.cli.entry import app
 
 OPTIMIZERS = "adam, adamw, muon, sgd"
-DATASETS = "cifar10, digits, image_folder, mnist, nuswide"
+DATASETS = ", ".join(options("dataset"))
 
 ANSWERS = [  # arguments, the whole answer
     # Options.
@@ -64,7 +64,7 @@ ANSWERS = [  # arguments, the whole answer
     ("dataset=true", f"dataset=true: dataset has no choice 'True'. Valid: {DATASETS}."),
     ("dataset=digits,mnist", "dataset=digits,mnist: several choices need -m."),
     ("~dataset", f"~dataset: choose one of {DATASETS}, by dataset=..."),
-    ("+dataset=digits", "+dataset=digits: dataset is in use already. Omit the '+'."),
+    ("+dataset=digits", "+dataset=digits: dataset is chosen without a '+'. Omit it."),
     ("logger=[csv,null]", "logger=[csv,null]: logger has no choice 'null'. Did you mean 'none'?"),
     ("logger=[csv,x]", "logger=x: logger has no choice 'x'. Valid: csv, none, tensorboard, wandb."),
     ("phases=ful", "phases=ful: phases has no choice 'ful'. Did you mean 'full'?"),

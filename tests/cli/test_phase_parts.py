@@ -10,7 +10,9 @@ from conftest import compose_config
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from deephash.cli.compose import prepare_arguments
 from deephash.cli.train import main
+from deephash.core.errors import UserError
 
 ADAMW = {"_target_": "torch.optim.AdamW", "lr": 1e-3, "weight_decay": 0.05}
 
@@ -33,6 +35,9 @@ def own(tmp_path: Path) -> str:
         (["training.hash.optimizer={lr: 0.01}"], {**ADAMW, "lr": 0.01}),
         (["+training.hash.optimizer.eps=1e-6"], {**ADAMW, "eps": 1e-6}),
         (["optimizer.lr=0.02", "training.hash.optimizer.lr=0.01"], {**ADAMW, "lr": 0.01}),
+        (["training.hash={epochs:7,optimizer:{lr:0.01}}"], {**ADAMW, "lr": 0.01}),
+        (["training={hash:{optimizer:{lr:0.01}}}"], {**ADAMW, "lr": 0.01}),
+        (["training.hash.epochs=7"], ADAMW),
     ],
 )
 def test_the_command_line_wins_for_one_phase(overrides: list[str], node: dict[str, Any]) -> None:
@@ -46,6 +51,19 @@ def test_a_choice_for_one_phase_wins_over_one_for_all() -> None:
     cfg = compose_config("optimizer=adamw", "optimizer@training.hash.optimizer=adam")
     assert cfg.training.hash.optimizer._target_ == "torch.optim.Adam"
     assert cfg.training.init.optimizer == ADAMW
+
+
+def test_a_sweep_may_set_what_its_choices_have_in_common() -> None:
+    """Hydra composes the choices of a sweep one by one; before, there is nothing to override."""
+    arguments = ["-m", "optimizer=adamw,sgd", "optimizer.lr=0.003", "bits=12"]
+    assert prepare_arguments(arguments)[1:] == [arguments[1], "++optimizer.lr=0.003", "bits=12"]
+    arguments = ["-m", "optimizer=adamw", "optimizer.lr=0.003,0.01"]
+    assert prepare_arguments(arguments)[1:] == arguments[1:]
+
+
+def test_a_setting_without_a_choice_is_refused() -> None:
+    with pytest.raises(UserError, match=r"optimizer.lr: no optimizer is chosen for all phases"):
+        compose_config("++optimizer.lr=0.4")
 
 
 def test_what_an_experiment_sets_is_replaced_and_told(

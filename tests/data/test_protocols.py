@@ -101,6 +101,23 @@ def test_duplicates_of_queries_are_dropped_from_database_and_training() -> None:
     assert reduced.train.tolist() == np.setdiff1d(split.train, duplicates).tolist()
 
 
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (np.array([3, 1, 2]), "query is not in increasing order.*np.unique"),
+        (np.array([1, 1, 2]), "query is not in increasing order, from 0 and without repetition"),
+        (np.array([-1, 2]), "query is not in increasing order, from 0"),
+        (np.array([True, False, True]), "query has shape .3,. and type bool.*np.flatnonzero"),
+        (np.array([1.0, 2.0]), "type float64"),
+        (np.array([[1, 2]]), r"shape \(1, 2\)"),
+        (["a"], "type <U1"),
+    ],
+)
+def test_a_split_of_other_arrays_is_refused(query: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=f"Split: .*{message}"):
+        Split(np.array([0]), query, np.array([0]))
+
+
 def test_checksum_of_a_split_depends_on_every_part() -> None:
     image_set = make_image_set()
     split = hold_out_validation(

@@ -134,6 +134,14 @@ def test_overfit_fits_a_few_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert losses["hash"][-1] < losses["init"][-1]
 
 
+@pytest.mark.parametrize("limit", ["limit_train_batches=2", "limit_val_batches=1"])
+def test_batches_can_be_limited(limit: str, compose_run: ComposeRun, tmp_path: Path) -> None:
+    run(compose_run("phases=scratch", "logger=csv", f"+trainer.{limit}"))
+    with (tmp_path / "run" / "curves.csv").open() as file:
+        steps = {int(float(row["step"])) for row in csv.DictReader(file)}
+    assert (max(steps) == 2) == limit.startswith("limit_train")
+
+
 def test_profiler_reports_each_phase(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     profilers = logging.getLogger("pytorch_lightning.profilers")
     profilers.addHandler(caplog.handler)

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from conftest import ComposeRun
+from wandb.sdk.lib.exit_hooks import ExitHooks
 
 from deephash.core.errors import UserError
 from deephash.experiment.run import run
@@ -54,7 +55,11 @@ class FaultyMethod(Joint):
         ("memory", r"CUDA out of memory\. Lower training\.<phase>\.batch_size"),
     ],
 )
-def test_a_faulty_method_is_explained(compose_run: ComposeRun, fault: str, message: str) -> None:
+def test_a_faulty_method_is_explained(
+    compose_run: ComposeRun, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "exit", sys.exit)  # restored afterwards
+    ExitHooks().hook()  # as wandb.init does
     cfg = compose_run("phases=scratch")
     cfg.method = {"_target_": f"{__name__}.FaultyMethod", "fault": fault}
     with pytest.raises(UserError, match=message):
@@ -65,8 +70,8 @@ def test_a_faulty_method_is_explained(compose_run: ComposeRun, fault: str, messa
     ("training", "message"),
     [
         ({}, "there is no phase 'hash' in training. It is empty."),
-        ({"hash": {}}, "training.hash.objective: this setting has no value"),
-        ({"hash": {"objective": "hash"}}, "training.hash.trains: this setting has no value"),
+        ({"hash": {}}, "training.hash.objective has no value. Write it in the file of the"),
+        ({"hash": {"objective": "hash"}}, "training.hash.trains has no value. Write it in the file of the"),
     ],
 )
 def test_a_phase_without_settings_is_named(

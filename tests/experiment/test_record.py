@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ComposeRun, FinishedRun, resume_run
 
+from deephash.core.errors import UserError
 from deephash.experiment.run import run
 
 
@@ -26,13 +27,12 @@ def test_a_run_is_finished_only_when_its_plots_are_there(
     compose_run: ComposeRun, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    obstacle = folder / "plots"
-    obstacle.parent.mkdir()
-    obstacle.write_text("not a folder")
+    obstacle = folder / "plots" / "curves.png"
+    obstacle.mkdir(parents=True)
     cfg = compose_run("phases=scratch")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UserError, match=rf"{obstacle} cannot be written to: Is a dir.*resume="):
         run(cfg, folder)
-    obstacle.unlink()
+    obstacle.rmdir()
     with caplog.at_level("INFO", "deephash"):
         run(cfg, folder)
     assert "reusing the finished" not in caplog.text

@@ -14,12 +14,14 @@ import torch
 from conftest import (
     QUICK,
     ComposeRun,
+    RunProgram,
     assert_same_codes,
     resume_run,
     start_train,
     wait_for_line,
 )
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 
 from deephash.core.errors import UserError
 from deephash.core.program import resume_command
@@ -241,9 +243,32 @@ def test_a_finished_run_is_left_as_it_is(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_the_command_to_resume_is_quoted_where_the_folder_needs_it() -> None:
+def test_a_plain_folder_is_not_quoted_in_the_command_to_resume() -> None:
     assert resume_command(Path("runs/a-1.0")).endswith(" resume=runs/a-1.0")
-    quoted = resume_command(Path("runs/bits=12,seed=0"))
-    (override,) = shlex.split(quoted)[-1:]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bits=12,seed=0", "tags=[a,b]", "my run", "it's", 'a "b"', "$HOME `x` !1", "back\\slash\\",
+     "{a: 1}", "über", "(x)", "~", "a;b&c|d", "#1", "-x"],
+)  # fmt: skip
+def test_the_command_to_resume_can_be_pasted(
+    name: str, scratch_run: Path, run_program: RunProgram, tmp_path: Path
+) -> None:
+    folder = scratch_run.rename(tmp_path / name)
+    for command in (resume_command(folder), resume_command(folder.relative_to(tmp_path))):
+        shell = ["bash", "-c", f'python() {{ printf "%s\\0" "$@"; }}; {command}']
+        printed = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+        words = printed.removesuffix("\0").split("\0")
+        assert shlex.split(command)[1:] == words
+        code, output, errors = run_program(words[-1])
+        assert code == 0, errors
+        assert "reusing the finished run" in output
+
+
+@pytest.mark.parametrize("name", ["1", "null", "true", "1e5", "a"])
+def test_a_folder_that_hydra_would_read_as_another_value_is_quoted(name: str) -> None:
+    (override,) = shlex.split(resume_command(Path(name)))[-1:]
     (parsed,) = OverridesParser.create().parse_overrides([override])
-    assert parsed.value() == "runs/bits=12,seed=0"
+    value = parsed.value()
+    assert (value.text if isinstance(value, QuotedString) else value) == name

@@ -15,7 +15,7 @@ from sample_images import write_image
 
 from deephash.core.errors import UserError
 from deephash.data.datasets.digits import digits
-from deephash.experiment.pipeline import load_data
+from deephash.experiment.data import load_data
 from deephash.experiment.run import run
 from deephash.experiment.settings import validate_settings
 from deephash.hamming.codes import unpack
@@ -45,17 +45,20 @@ def test_a_run_leaves_the_files_it_names(finished_run: FinishedRun) -> None:
         *(f"codes/{name}.npz" for name in ("query", "database")),
         *(f"checkpoints/{name}.ckpt" for name in ("pretrain", "init", "hash")),
         *(
-            f"plots/{name}.png"
+            f"plots/{name}.{suffix}"
             for name in ("curves", "precision_recall", "bit_balance", "neighbours")
+            for suffix in ("png", "pdf")
         ),
+        "plots/precision_recall.csv",
     }
-    for path in folder.glob("plots/*"):
-        assert path.read_bytes().startswith(b"\x89PNG")
+    for suffix, magic in {"png": b"\x89PNG", "pdf": b"%PDF"}.items():
+        for path in folder.glob(f"plots/*.{suffix}"):
+            assert path.read_bytes().startswith(magic)
     lines = output.splitlines()
     for phase in ("pretrain", "init", "hash"):
         assert len(epoch_lines(lines, phase)) == 1
     assert "HYDRA" not in output  # each line once, and nothing of Lightning's
-    assert "mAP, expected over tie orders" in output
+    assert "mean average precision (mAP)" in output
     assert f"metrics      {folder}/metrics.json" in lines
 
 
@@ -176,7 +179,7 @@ def image_list_overrides(folder: Path) -> list[str]:
         "backbone=resnet_small",
         "training.pretrain.batch_size=20",
         "training.hash.batch_size=20",
-        "evaluation.ks=[5]",
+        "evaluation.ks=[5,1000]",
     ]
 
 
@@ -187,8 +190,9 @@ def test_images_of_several_labels(compose_run: ComposeRun, tmp_path: Path) -> No
     record, metrics = results["record"], results["test"]
     sizes, copies = record["images"], record["copies_of_queries_left_out"]
     assert sizes["query"] + sizes["database"] == 60 - copies
-    for name in ("ndcg", "ndcg@5", "weighted_map", "weighted_map@5"):
-        assert metrics[name] > 0
+    for k in (5, sizes["database"]):  # 1000 is beyond
+        for name in ("ndcg", f"ndcg@{k}", "weighted_map", f"weighted_map@{k}"):
+            assert metrics[name] > 0
     (broken,) = json.loads((folder / "data.json").read_text())["left_out"]["broken"]
     assert broken.endswith("broken.jpg: not an image in a known format")
     assert read_codes(folder)["database_labels"].shape[1] == 2

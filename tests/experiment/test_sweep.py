@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from omegaconf import OmegaConf
 from sample_images import write_class_folders
 
 from deephash.experiment.run_dir import sweep_name
-from deephash.experiment.sweep import (
-    SweepSummary,
+from deephash.experiment.sweep import MAX_NAME, SweepSummary, folder_name
+from deephash.experiment.sweep_summary import (
+    curves_by_settings,
     map_by_bits,
     varying_settings,
     write_sweep_summary,
@@ -63,8 +65,8 @@ def test_a_failed_run_is_reported_and_does_not_end_the_sweep(
         "ones.\n"
     )
     finished, failed = read_table(folder)
-    assert f"failed: {failed['run']}: {reason}\n" in output
-    assert errors == f"error: {failed['run']}: {reason}\n"
+    assert f"failed: {reason}\n" in output  # which names the run
+    assert errors == f"error: {reason}\n"
     assert (failed["status"], failed["augment.translate"]) == ("failed", "40")
     assert failed["reason"] == reason
     assert (finished["status"], finished["augment.translate"]) == ("finished", "1")
@@ -96,6 +98,8 @@ def test_a_failed_run_is_reported_and_does_not_end_the_sweep(
         (["optimizer=adam,sgd", "seed=0,-1"], "seed=-1: "),
         (["bits=range(3,1)"], "bits=range(3,1): this sweep has no values. Name one at least."),
         (["bits=12,8", "method.tua=1,2"], "method.tua: there is no such setting."),
+        (["bits=8,12,8"], "bits=8: two runs of this sweep have this folder."),
+        (["bits=8,12", "hydra.sweep.subdir=one"], "one: two runs of this sweep have this folder."),
     ],
 )
 def test_a_wrong_setting_is_found_before_the_first_run(
@@ -119,13 +123,118 @@ def test_settings_that_take_what_hydra_knows_later_are_not_refused(
     assert code == 0, errors
 
 
-def write_run(folder: Path, metrics: str) -> None:
+def write_run(folder: Path, metrics: str, **overrides: str) -> None:
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
+    (folder / "overrides.json").write_text(json.dumps(overrides))
     (folder / "metrics.json").write_text(metrics)
 
 
-METRICS = {"test": {"map": 0.5}, "validation": {}, "seconds": {"total": 1}, "record": {"bits": 8}}
+RECORD = {
+    "bits": 8,
+    "dataset": "digits",
+    "method": {"_target_": "deephash.methods.joint.Joint"},
+    "images": {"query": 3, "database": 5},
+}
+METRICS = {"test": {"map": 0.5}, "validation": {}, "seconds": {"total": 1}, "record": RECORD}
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        ["data_dir=a,b"],
+        ["trainer=cpu,auto"],
+        ["logger=csv,none"],
+        ["tags=[a],[b]"],
+        ["cache_dir=a,'a b'"],
+        ["logger.wandb.mode=offline,online", "logger=wandb"],
+        ["optimizer@training.hash.optimizer=adam,sgd", "bits=8,12"],
+        ["dataset.path=a/b,a-b,'a b','a=b','a,b'"],
+    ],
+    ids=" ".join,
+)
+def test_runs_that_differ_in_any_setting_have_folders_of_their_own(
+    run_program: RunProgram, swept: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    settings = [f"run_dir={folder}", "dataset=image_folder", "dataset.path=nowhere", "phases=full"]
+    fixed = [a for a in settings if not swept[0].startswith(a.partition("=")[0] + "=")]
+    code, output, errors = run_program("-m", *fixed, *swept)
+    assert code == 1, errors
+    rows = read_table(folder)
+    names = [override.partition("=")[0] for override in swept]
+    assert len(rows) == len({tuple(row[name] for name in names) for row in rows}) > 1
+    assert f"{len(rows)} of {len(rows)} runs failed" in output
+    for row in rows:
+        assert re.fullmatch(rf"[\w.=,@+-]{{1,{MAX_NAME}}}", row["run"], re.ASCII)
+        assert "phases" not in row["run"]  # is the same in all
+        assert row["phases"] == "full"
+
+
+def test_names_of_folders_are_short_and_differ() -> None:
+    long = ",".join(f"training.hash.setting_{i}={i}" for i in range(18))
+    names = ["bits=12,seed=0", "", "a=1 2", "a=1-2", "a=[1,2]", "a='1,2'", "a=ü", "a=é",
+             long, long.replace("=17", "=18"), "a=/", "a=%2F",
+             f"a={'x' * 62}", f"a={'x' * 63}"]  # fmt: skip
+    folders = [folder_name(name) for name in names]
+    assert folders[0] == names[0]
+    assert len(set(folders)) == len(names)
+    assert all(re.fullmatch(rf"[\w.=,@+-]{{1,{MAX_NAME}}}", f, re.ASCII) for f in folders)
+
+
+def test_a_sweep_of_four_runs_prints_a_screen_that_names_them(
+    run_program: RunProgram, light_runs: None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    epochs = "training.hash.epochs=2"
+    arguments = sweep_arguments(folder, "bits=8,12", "seed=0,1", *SCRATCH, epochs)
+    code, output, errors = run_program(*arguments)
+    assert code == 0, errors
+    lines = output.splitlines()
+    assert len(lines) <= 24, output
+    names = [f"bits={bits},seed={seed}" for bits in (8, 12) for seed in (0, 1)]
+    for name in names:
+        of_run = [line.removeprefix(f"{name}: ") for line in lines if line.startswith(f"{name}: ")]
+        assert re.match(r"hash 2/2  loss ", of_run[0])
+        assert re.fullmatch(r"finished: test mAP 0\.\d{4}, \d+\.\d s", of_run[1])
+        assert len(of_run) == 2
+        log = (folder / name / "log.txt").read_text()
+        for text in ("hash 1/2  loss", "mean average precision (mAP)", f"{folder}/{name}/plots/"):
+            assert text in log
+    assert sorted(path.name for path in folder.glob("*/")) == sorted(names)
+
+
+def test_precision_recall_over_the_runs_is_a_mean_over_the_seeds(tmp_path: Path) -> None:
+    for bits, seed, precision in [(8, 0, 0.5), (8, 1, 0.7), (12, 0, 0.9)]:
+        record = RECORD | {"bits": bits}
+        folder = tmp_path / f"bits={bits},seed={seed}"
+        write_run(folder, json.dumps(METRICS | {"record": record}), bits=str(bits), seed=str(seed))
+        (folder / "plots").mkdir()
+        points = f"radius,precision,recall\n0,{precision},0.25\n1,0.1,1\n"
+        (folder / "plots" / "precision_recall.csv").write_text(points)
+    rows = [
+        {"run": f"bits={bits},seed={seed}", "bits": bits, "seed": seed}
+        for bits, seed in [(12, 0), (8, 0), (8, 1)]
+    ]
+    assert curves_by_settings(tmp_path, rows) == {
+        "bits=8": ([pytest.approx(0.6), pytest.approx(0.1)], [0.25, 1]),
+        "bits=12": ([0.9, 0.1], [0.25, 1]),
+    }
+    assert write_sweep_summary(tmp_path) == 0
+    for name in ("sweep", "sweep_precision_recall"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_runs_of_another_kind_are_named_and_not_mixed_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "bits=8", json.dumps(METRICS), bits="8")
+    write_run(tmp_path / "bits=8,tags=[a]", json.dumps(METRICS))  # as version 0.2 named it
+    (tmp_path / "bits=8,tags=[a]" / "overrides.json").unlink()
+    assert write_sweep_summary(tmp_path) == 0
+    assert [row["run"] for row in read_table(tmp_path)] == ["bits=8"]
+    assert "Left out, as no runs of this sweep: bits=8,tags=[a]\n" in capsys.readouterr().out
 
 
 def test_a_summary_holds_every_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +243,7 @@ def test_a_summary_holds_every_run(tmp_path: Path, capsys: pytest.CaptureFixture
     write_run(tmp_path / "seed=2", "[]")
     (tmp_path / "seed=3").mkdir()
     (tmp_path / "seed=3" / "failed.txt").write_text("seed=3 is not lucky.\n")
+    (tmp_path / "seed=3" / "overrides.json").write_text('{"seed": "3"}')
     (tmp_path / "notes").mkdir()  # no run
     (tmp_path / "notes" / "metrics.json").write_text("{}")
     assert write_sweep_summary(tmp_path) == 3
@@ -184,7 +294,7 @@ def test_a_stopped_sweep_names_the_command_that_continues_it(
     code, _, errors = run_program(*words)
     assert code == 0, errors
     assert [row["bits"] for row in read_table(Path(words[-1].removeprefix("run_dir=")))] == [
-        "12", "8"
+        "8", "12"
     ]  # fmt: skip
 
 
@@ -233,13 +343,16 @@ def test_a_killed_sweep_started_again_runs_only_the_rest(tmp_path: Path) -> None
     )
     process = start_train(*arguments, cwd=tmp_path)
     for _ in range(4):
-        wait_for_line(process, "settings ")  # the last line of a run
+        wait_for_line(process, "bits=", ": finished: ")  # the last line of a run
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = read_metrics_files(folder)
     assert 4 <= len(before) < 12
     output, _ = finish(start_train(*arguments, cwd=tmp_path))
     assert output.count("reusing the finished run in") == len(before)
+    table = output.index("┏")  # the lines above it come from two runs at a time
+    lines = [line for line in output[:table].splitlines() if "[HYDRA]" not in line]
+    assert all(re.match(r"bits=\d+,seed=\d: ", line) for line in lines)
     assert {path: path.read_bytes() for path in before} == before
     rows = read_table(folder)
     assert [row["status"] for row in rows] == ["finished"] * 12

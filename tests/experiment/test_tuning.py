@@ -13,7 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from deephash.core.errors import UserError
-from deephash.experiment.tuning import _as_overrides, tune
+from deephash.experiment.settings import validate_settings
+from deephash.experiment.tuning import _as_overrides, _check_same_settings, tune
 
 optuna = pytest.importorskip("optuna")
 from optuna.storages.journal import JournalFileBackend, JournalStorage  # noqa: E402
@@ -161,6 +162,10 @@ def space_of(*spaces: str) -> str:
          "augment.translate, augment.flip, augment.cutout."),
         (space_of("setting:training.hash.param_groups,low:1,high:8"),
          "tuning.space: training.hash.param_groups=1: "),
+        (space_of("setting:run_dir,choices:[a,b]"),
+         "tuning.space: run_dir does not change what is trained. Leave it out."),
+        (space_of("setting:tuning.trials,low:1,high:3"),
+         "tuning.space: tuning.trials does not change what is trained. Leave it out."),
         (space_of("setting:method.tau,low:8,high:1"),
          "tuning.space: method.tau: low=8 is more than high=1. Exchange them."),
         (space_of("setting:method.tau,low:0,high:1,log:true"),
@@ -232,12 +237,27 @@ def test_a_study_of_another_space_is_not_continued(
     assert [trial.state for trial in read_trials(folder)] == [optuna.trial.TrialState.COMPLETE]
 
 
+def test_a_study_of_other_settings_is_not_continued(compose_run: ComposeRun) -> None:
+    def check(*overrides: str) -> None:
+        settings = validate_settings(compose_run("tuning=optuna", *overrides))
+        _check_same_settings(study, settings, {"method.tau"})
+
+    study = optuna.create_study()
+    check("bits=12", "data_dir=here", "dataset=cifar10")
+    check("bits=12", "data_dir=there", "dataset=cifar10", "method.tau=2", "tuning.trials=7")
+    check("bits=12", "data_dir=here", "dataset=cifar10", "trainer=cpu", "tags=[again]")
+    with pytest.raises(UserError, match="holds a search with bits=12, this one has bits=4. Name"):
+        check("bits=4", "data_dir=here", "dataset=cifar10")
+    with pytest.raises(UserError, match=r"training\.hash\.optimizer\.lr=.*this one has .*=0.125"):
+        check("bits=12", "data_dir=here", "dataset=cifar10", "training.hash.optimizer.lr=0.125")
+
+
 def test_a_trial_that_breaks_off_has_failed(
     compose_run: ComposeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = compose_run("tuning=optuna", "phases=scratch")
+    cfg = compose_run("tuning=optuna", "tuning.trials=1", "phases=scratch")
     (Path(cfg.run_dir) / "trial-0" / "failed.txt").mkdir(parents=True)  # cannot be replaced
-    with pytest.raises(OSError, match=r"failed\.txt"):
+    with pytest.raises(UserError, match="tuning: 1 trials failed"):
         tune(cfg)
     assert [trial.state for trial in read_trials(Path(cfg.run_dir))] == [
         optuna.trial.TrialState.FAIL

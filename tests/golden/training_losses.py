@@ -26,7 +26,7 @@ from deephash.backbones.normalize import NormalizedBackbone
 from deephash.cli.compose import compose_config
 from deephash.core.instantiate import build
 from deephash.data.image_set import channel_statistics
-from deephash.experiment.pipeline import load_data
+from deephash.experiment.data import load_data
 from deephash.experiment.settings import Settings, validate_settings
 from deephash.training.optimization import PhaseOptimization
 from deephash.training.phases import PhaseRunner
@@ -143,6 +143,7 @@ def _train(
             for name, phase in phases.items()
         },
         make_trainer=_recording_factory(settings, folder, recorders),
+        precision=settings.trainer["precision"],
         loggers=[],
         checkpoint_dir=folder / "checkpoints",
         cache=PretrainingCache(folder / "cache", {}),

@@ -27,6 +27,18 @@ def test_torch_and_numba_keep_their_numbers_of_threads():
     assert done.stdout.split() == [b"1", b"0"]
 
 
+def test_kernels_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a package that is installed read-only, with a HOME that is, too."""
+
+    def add_one(x: int) -> int:
+        return x + 1
+
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator available"):
+        njit(cache=True)(add_one)
+    assert cpu.compile_kernel(nogil=True)(add_one)(1) == 2
+
+
 @pytest.mark.parametrize(
     ("kernel", "arguments"),
     [

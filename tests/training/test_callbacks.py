@@ -157,12 +157,12 @@ def test_the_last_row_of_an_epoch_has_its_throughput(monkeypatch: pytest.MonkeyP
 
 
 def test_validation_metrics_have_a_row_of_their_own_with_the_epoch() -> None:
-    curves = CurveRecorder("hash", first_step=0)
+    curves = CurveRecorder("hash", first_step=0, first_epoch=5)
     fit([1.0] * 26, curves)
     rows = [row for row in curves.rows if "epoch" in row]
     assert rows == [
-        {"step": 13, "val/map": pytest.approx(0.1), "epoch": 1},
-        {"step": 26, "val/map": pytest.approx(0.2), "epoch": 2},
+        {"step": 13, "val/map": pytest.approx(0.1), "epoch": 6},
+        {"step": 26, "val/map": pytest.approx(0.2), "epoch": 7},
     ]
 
 
@@ -177,19 +177,21 @@ def test_a_loss_that_is_not_finite_is_an_error(step: int, value: float) -> None:
         fit(losses, CurveRecorder("hash", first_step=0))
 
 
-def test_a_checkpoint_keeps_the_rows_without_the_steps_of_earlier_phases(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_the_rows_as_counted_from_the_phase(tmp_path: Path) -> None:
     losses = [float(i * i) for i in range(39)]
     whole = CurveRecorder("hash", first_step=0)
     fit(losses, whole, epochs=3, steps_per_epoch=13)
-    stopped = CurveRecorder("hash", first_step=500)
+    stopped = CurveRecorder("hash", first_step=500, first_epoch=50)
     checkpoint = ModelCheckpoint(tmp_path, "last")
     fit(losses, stopped, checkpoint, epochs=2, steps_per_epoch=13)
-    resumed = CurveRecorder("hash", first_step=70)
+    assert stopped.state_dict()["rows"][-1]["epoch"] == 2
+    resumed = CurveRecorder("hash", first_step=70, first_epoch=7)
     path = tmp_path / "last.ckpt"
     fit(losses, resumed, epochs=3, steps_per_epoch=13, ckpt_path=path)
     for name in ("hash/loss", "hash/margin", "hash/lr"):
         expected = {step + 70: value for step, value in column(whole, name).items()}
         assert column(resumed, name) == pytest.approx(expected)
+    assert column(resumed, "epoch") == {83: 8, 96: 9, 109: 10}
 
 
 def test_seconds_are_those_of_all_sittings_or_of_another_run() -> None:
@@ -246,7 +248,9 @@ def test_one_line_per_epoch_has_the_last_loss_and_the_validation(
     curves = CurveRecorder("hash", first_step=0)
     with caplog.at_level(logging.INFO, "deephash"):
         fit([float(i) for i in range(26)], curves, EpochPrinter("hash", curves))
-    lines = [r.getMessage().rpartition("  ")[0] for r in caplog.records if "deephash" in r.name]
+    records = [record for record in caplog.records if "deephash" in record.name]
+    assert [hasattr(record, "milestone") for record in records] == [False, True]
+    lines = [record.getMessage().rpartition("  ")[0] for record in records]
     assert lines == [
         "hash 1/2  loss 11.0000  val/map 0.1000",
         "hash 2/2  loss 24.0000  val/map 0.2000",

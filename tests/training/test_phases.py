@@ -52,7 +52,8 @@ def test_a_finished_phase_leaves_the_checkpoint_of_its_last_epoch(tmp_path: Path
     checkpoint = torch.load(run.checkpoints / "hash.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 2
     assert checkpoint["global_step"] == 12
-    assert checkpoint["deephash"] == {**run.model.identity, "phase": "hash"}
+    settings = phases["hash"].model_dump(mode="json")
+    assert checkpoint["deephash"] == {**run.model.identity, "phase": "hash", "settings": settings}
     saved = checkpoint["state_dict"]
     assert saved.keys() == run.weights().keys()
     for name, value in run.weights().items():
@@ -156,7 +157,7 @@ def test_bits_and_method_are_no_part_of_a_pretraining_s_identity(tmp_path: Path)
     run = TinyRun(tmp_path)
     run.run({"pretrain": make_phase(epochs=1)})
     checkpoint = torch.load(run.checkpoints / "pretrain.ckpt", weights_only=True)
-    assert checkpoint["deephash"] == {"dataset": "made", "phase": "pretrain"}
+    assert checkpoint["deephash"].keys() == {"dataset", "phase", "settings"}
 
 
 def test_steps_and_rows_are_counted_over_the_phases(tmp_path: Path) -> None:
@@ -217,6 +218,12 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         other.run(phases)
 
 
+def test_a_checkpoint_that_was_trained_with_other_settings_is_refused(tmp_path: Path) -> None:
+    TinyRun(tmp_path).run({"hash": make_phase("hash", epochs=1)})
+    with pytest.raises(UserError, match=r"hash\.ckpt belongs to another .* settings .*'epochs': 1"):
+        TinyRun(tmp_path).run({"hash": make_phase("hash", epochs=2)})
+
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["finished", "unfinished"])
 def test_a_later_phase_is_not_taken_where_the_one_before_is_missing(
     stopped: bool, tmp_path: Path
@@ -272,7 +279,7 @@ def test_a_checkpoint_without_its_origin_is_taken(tmp_path: Path) -> None:
     run.run(phases)
     for path in run.checkpoints.glob("*.ckpt"):  # as version 0.2 left them
         checkpoint = torch.load(path, weights_only=True)
-        del checkpoint["trained_from"]
+        del checkpoint["trained_from"], checkpoint["deephash"]["settings"]
         torch.save(checkpoint, path)
     again = TinyRun(tmp_path)
     again.run(phases)

@@ -15,6 +15,7 @@ from deephash.data.datasets.digits import digits
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split
 from deephash.experiment import pipeline
+from deephash.experiment.data import load_data
 from deephash.experiment.evaluate import evaluate_parts
 from deephash.experiment.run import run
 from deephash.experiment.settings import validate_settings
@@ -160,7 +161,7 @@ def digits_in_pairs() -> ImageSet:
 def test_copies_of_queries_are_neither_trained_on_nor_searched() -> None:
     cfg = compose_config(*OVERRIDES)
     cfg.dataset = {"_target_": f"{__name__}.digits_in_pairs"}
-    image_set, split = pipeline.load_data(validate_settings(cfg))
+    image_set, split = load_data(validate_settings(cfg))
     pixels = [image.numpy().tobytes() for image in image_set.images]
     queries = {pixels[i] for i in split.query}
     for name in ("train", "validation", "validation_database", "database"):
@@ -171,7 +172,7 @@ def test_copies_of_queries_are_neither_trained_on_nor_searched() -> None:
 def test_every_part_of_a_split_depends_on_the_seed_alone() -> None:
     def parts(seed: int) -> dict[str, list[int]]:
         cfg = compose_config(*OVERRIDES, f"seed={seed}")
-        _, split = pipeline.load_data(validate_settings(cfg))
+        _, split = load_data(validate_settings(cfg))
         return {name: indices.tolist() for name, indices in split.arrays().items()}
 
     first, again, other = parts(0), parts(0), parts(1)

@@ -178,6 +178,7 @@ class TinyRun:
             self.data,
             optimizations={**made, **optimizations},
             make_trainer=self._trainer_factory(),
+            precision="64-true",
             loggers=[],
             checkpoint_dir=self.checkpoints,
             cache=self.cache,
