@@ -89,7 +89,8 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "an empty folder": (lambda t: (t / "photos").mkdir() or t / "photos", "no class folder"),
     "images outside of class folders": (
-        lambda t: write_image(t / "photos" / "1.jpg", 0) or t / "photos", "no class folder"
+        lambda t: write_image(t / "photos" / "1.jpg", 0) or t / "photos",
+        "it contains 1 images, but no class folder. Training needs labels",
     ),
     "an image outside of class folders": (
         lambda t: write_image(write_photos(t) / "stray.jpg", 0) or t / "photos",
@@ -129,7 +130,9 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda t: make_list(t, "file,label,split\n0.jpg,a,train\n1.jpg,b,database\n"),
         "list.csv, column 'split': a split says train or database.* not both",
     ),
-    "no labels": (lambda t: make_list(t, "file\n0.jpg\n"), "has no labels"),
+    "no labels": (
+        lambda t: make_list(t, "file\n0.jpg\n"), "has no labels: .* Training needs labels"
+    ),
     "a split but no labels": (lambda t: make_list(t, "file,Split\n0.jpg,train\n"), "has no labels"),
     "a row too short": (
         lambda t: make_list(t, "file,a,b\n0.jpg,1,0\n1.jpg,1\n"),

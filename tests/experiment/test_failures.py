@@ -71,7 +71,10 @@ def test_a_faulty_method_is_explained(
     [
         ({}, "there is no phase 'hash' in training. It is empty."),
         ({"hash": {}}, "training.hash.objective has no value. Write it in the file of the"),
-        ({"hash": {"objective": "hash"}}, "training.hash.trains has no value. Write it in the file of the"),
+        (
+            {"hash": {"objective": "hash"}},
+            "training.hash.trains has no value. Write it in the file of the",
+        ),
     ],
 )
 def test_a_phase_without_settings_is_named(

@@ -11,7 +11,7 @@ import numpy as np
 
 from deephash.core.errors import UserError
 from deephash.data.files.cleaning import Listing
-from deephash.data.files.labels import encode_labels
+from deephash.data.files.labels import NEEDS_LABELS, encode_labels
 from deephash.data.files.listed_files import walk_files
 from deephash.data.files.names import escape_undecodable, has_image_suffix, is_system_entry
 
@@ -47,9 +47,12 @@ def list_class_folders(source: Path, val_as: ValAs | None) -> Listing:
     parts = [part for part in parts if part != "ignore"]
     folders = [name.split("/")[class_depth:-1] for name in ids]
     if not any(folders):
+        found = (
+            f"{len(ids):,} images, but no class folder" if ids else "no class folder with images"
+        )
         raise UserError(
-            f"dataset.path={source}: it contains no class folder with images. Give a folder that "
-            "holds a folder of images for each class, or a list of files and labels."
+            f"dataset.path={source}: it contains {found}. {NEEDS_LABELS} Give a folder that holds "
+            "a folder of images for each class, or a list of files and labels."
         )
     if all(len(parents) != 1 for parents in folders):
         deeper = next(name for name, parents in zip(ids, folders, strict=True) if parents)

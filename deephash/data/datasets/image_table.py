@@ -11,6 +11,7 @@ from deephash.core.errors import UserError
 from deephash.data.datasets.class_folders import PARTS, ValAs, resolve_parts
 from deephash.data.files.cleaning import Listing
 from deephash.data.files.labels import (
+    NEEDS_LABELS,
     encode_labels,
     normalize_name,
     read_class_names,
@@ -73,7 +74,9 @@ def list_table(
         hint += f" Set dataset.root to the folder that the paths are relative to, now {root}."
     _check_header_of_text(table, path_column, paths[0])
     if not label_columns:
-        raise UserError(f"{source} has no labels: add a column after that of the paths.")
+        raise UserError(
+            f"{source} has no labels: add a column after that of the paths. {NEEDS_LABELS}"
+        )
     is_test = np.zeros(len(table.rows), dtype=bool)
     is_used = np.ones(len(table.rows), dtype=bool)
     if split_column is not None:

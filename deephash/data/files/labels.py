@@ -12,6 +12,10 @@ import numpy.typing as npt
 from deephash.core.errors import UserError
 from deephash.data.files.tables import Table
 
+NEEDS_LABELS = (
+    "Training needs labels; images without them can be checked for duplicates, by lists: deephash "
+    "data audit --query QUERIES.txt --database DATABASE.txt."
+)
 # Missing values, as pandas reads and writes them.
 MISSING = {
     "",
