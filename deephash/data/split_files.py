@@ -74,7 +74,11 @@ def find_differences(folder: Path, image_set: ImageSet) -> list[str]:
     differences, rows = [], {}
     for part, images in listed.items():
         unknown = [i for i, row in zip(images, found[part], strict=True) if row is None]
-        rows[part] = np.array(sorted(r for r in found[part] if r is not None), dtype=np.int64)
+        known = np.array([row for row in found[part] if row is not None], dtype=np.int64)
+        rows[part], counts = np.unique(known, return_counts=True)
+        if (counts > 1).any():
+            repeated = image_set.ids[rows[part][counts.argmax()]]
+            differences.append(f"{part}.txt names {repeated} {counts.max()} times")
         if unknown:
             differences.append(
                 f"{part}.txt names {len(unknown):,} images that are not in {image_set.name}, for "

@@ -91,7 +91,8 @@ def test_changes_of_a_stored_split_are_named() -> None:
     differences = find_differences()
     assert (
         differences[0]
-        == "database.txt names 1 images that are not in digits, for example digits/9999"
+        == "database.txt names 1 images that are not in digits, for example digits/9999. The "
+        "names there are like digits/0."
     )
 
     database.write_text(database_lines)
