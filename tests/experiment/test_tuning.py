@@ -4,11 +4,12 @@ import json
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, ComposeRun, RunProgram, start_train, wait_for_line
+from conftest import QUICK, ComposeRun, RunProgram, start_train
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -118,7 +119,10 @@ def test_a_stopped_trial_is_continued_by_one_of_two_processes(tmp_path: Path) ->
     folder = tmp_path / "search"
     overrides = [SPACE, "tuning.trials=1", "phases=scratch", "training.hash.epochs=4"]
     process = start_tuning(folder, *overrides)
-    wait_for_line(process, "hash 2/4")
+    log = folder / "trial-0" / "log.txt"
+    while not (log.is_file() and "hash 2/4" in log.read_text()):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors

@@ -172,7 +172,8 @@ def test_a_lost_process_ends_the_run_which_another_number_resumes(
     assert not (folder / "metrics.json").exists()
     three = ["trainer=ddp_cpu", "trainer.devices=3", "trainer.precision=64-true"]
     environment = {"PYTHONPATH": str(TESTS)}
-    process = start_train(*three, f"resume={folder}", cwd=tmp_path, **environment)
+    resume = [f"resume={folder}", "allow=[plain_backbone]"]
+    process = start_train(*three, *resume, cwd=tmp_path, **environment)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     # Lightning restores a checkpoint in float32 before it makes the model float64.
