@@ -91,6 +91,12 @@ def wait_for_line(process: subprocess.Popen[str], prefix: str, text: str = "") -
         pytest.fail(f"ended without a line {prefix!r}: {process.communicate()[1]}")
 
 
+@pytest.fixture(autouse=True)
+def default_log_level() -> None:
+    """Undo what Hydra leaves in a process that it has run in: it shows INFO of all loggers."""
+    logging.getLogger().setLevel(logging.WARNING)
+
+
 @pytest.fixture
 def compose_run(tmp_path: Path) -> ComposeRun:
     """Compose a quick run on digits that writes below the test's folder."""
