@@ -166,7 +166,7 @@ def cache(
 
         if folder is None:
             folder = _parse_settings(["dataset=image_folder"], None).dataset["decoded_dir"]
-        place = Path(folder.removeprefix("dataset.decoded_dir=").removeprefix("dir="))
+        place = Path(folder)
         try:
             stores = {store.folder.name: store for store in list_stores(place)}
             for name in remove or []:

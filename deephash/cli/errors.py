@@ -100,7 +100,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _explain_missing_config(error)
     if isinstance(error, ConfigCompositionException):
-        in_a_file = _explain_own_file(str(error))
+        in_a_file = _explain_user_config(str(error))
         if in_a_file:
             return in_a_file
         setting = re.match(r"Could not override '([^']+?)'?\.?\s", f"{error} ")
@@ -134,12 +134,12 @@ def _explain_missing_config(error: MissingConfigException) -> str:
     options = error.options or config_groups(sys.argv[1:]).get(group)
     hint = did_you_mean(name, options) if options else ""
     place = re.match(r"In '([^']+)'", str(error))
-    origin = place[1] if place and place[1] != "config" else _own_file_that_names(group, name)
+    origin = place[1] if place and place[1] != "config" else _find_user_config(group, name)
     origin = f"{origin}: " if origin else ""
     return f"{origin}{group}={name}: {group} has no choice '{name}'. {hint}".rstrip()
 
 
-def _own_file_that_names(group: str, name: str) -> str:
+def _find_user_config(group: str, name: str) -> str:
     """The user's own configuration that makes this choice; empty where the command line does."""
     if any(name in argument for argument in sys.argv[1:]):
         return ""
@@ -151,7 +151,7 @@ def _own_file_that_names(group: str, name: str) -> str:
     return ""
 
 
-def _explain_own_file(message: str) -> str | None:
+def _explain_user_config(message: str) -> str | None:
     """What is wrong with the defaults list of a user's own configuration, by Hydra's message."""
     twice = re.match(r"(\S+) appears more than once in the final defaults list", message)
     if twice:

@@ -215,7 +215,9 @@ def format_value(value: Any) -> str:
         return f"{{{','.join(pairs)}}}"
     if isinstance(value, list):
         return f"[{','.join(map(format_value, value))}]"
-    return "null" if value is None else str(value).lower() if value in (True, False) else str(value)
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 def import_target(path: str) -> Any:

@@ -189,7 +189,7 @@ def wandb_logger(
         log.info("W&B run: %s", run.url)
     elif mode_used == "offline":
         folder = Path(run.dir).parent
-        log.info("W&B run: %s (view: wandb leet %s; upload: wandb sync %s)", folder, folder, folder)
+        log.info("W&B run: %s (wandb leet FOLDER shows it, wandb sync FOLDER uploads it)", folder)
     return StepWandbLogger(run, run_dir / "wandb" / "deephash-logged.json", is_new=is_new)
 
 

@@ -73,7 +73,7 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
         for name, phase in settings.ordered_phases().items()
     }
     for name, phase in settings.ordered_phases().items():
-        optimizations[name].make_optimizer(_trained_parameters(phase, backbone, method))
+        optimizations[name].make_optimizer(_parameters_to_train(phase, backbone, method))
     for name, node in settings.logger.items():
         check_node(f"logger.{name}", node)
     data = TrainingData(
@@ -258,7 +258,7 @@ def _build_model(
     return backbone, method
 
 
-def _trained_parameters(
+def _parameters_to_train(
     phase: PhaseSettings, backbone: NormalizedBackbone, method: Method
 ) -> dict[str, nn.Parameter]:
     """What the optimizer of a phase will be given, by name, with a classifier of one number."""

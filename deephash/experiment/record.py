@@ -18,7 +18,7 @@ from deephash.experiment.settings import Settings
 
 LIBRARIES = ("pytorch-lightning", "torchvision", "numpy", "numba")
 RECORD = "record.json"  # in the folder of a run
-CODE = {  # keys of a record that tell which code ran, in words
+CODE_KEYS = {  # keys of a record that tell which code ran, in words
     "source_digest": "the source of backbone or training",
     "method_digest": "the source of the method",
     "versions": "the version of deephash or torch",
@@ -90,9 +90,11 @@ def note_changed_code(record: dict[str, Any], path: Path) -> None:
         before = record
     earlier = before.get("earlier_code", [])
     # Version 0.2 recorded no digests.
-    changed = [name for key, name in CODE.items() if before.get(key, record[key]) != record[key]]
+    changed = [
+        name for key, name in CODE_KEYS.items() if before.get(key, record[key]) != record[key]
+    ]
     if changed:
-        earlier.append({key: before.get(key) for key in ("commit", *CODE)})
+        earlier.append({key: before.get(key) for key in ("commit", *CODE_KEYS)})
         logger.warning(
             "%s: it is resumed with other code or settings than before: changed is %s. Finished "
             "phases stay as they are.",

@@ -50,7 +50,7 @@ def open_study(path: Path) -> tuple[Any, Any]:
     except UserError:
         raise
     except Exception as error:  # of Optuna, about values that are none of its own
-        raise _damaged(path, " ".join(f"{type(error).__name__}: {error}".split())) from None
+        raise _damage_error(path, " ".join(f"{type(error).__name__}: {error}".split())) from None
     return storage, study
 
 
@@ -69,14 +69,14 @@ def _mend(path: Path) -> None:
         try:
             json.loads(line)["op_code"]
         except (ValueError, LookupError, TypeError):
-            raise _damaged(path, f"line {number} is none of Optuna's") from None
+            raise _damage_error(path, f"line {number} is none of Optuna's") from None
     if rest:
         with path.open("r+b") as file:
             file.truncate(len(content) - len(rest))
             os.fsync(file.fileno())
 
 
-def _damaged(path: Path, reason: str) -> UserError:
+def _damage_error(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path} is damaged: {reason}. Remove its lines from there on, or name another run_dir."
     )

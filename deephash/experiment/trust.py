@@ -45,7 +45,7 @@ def check_targets(saved: Mapping[str, Any], path: Path, allow: Collection[str]) 
     for place, node in _nodes(saved):
         if "_target_" not in node:
             own_settings = [key for key in node if _is_of_hydra(key)]
-        elif _is_listed(place, node["_target_"]):
+        elif _is_in_conf(place, node["_target_"]):
             own_settings = [key for key in node if _is_of_hydra(key) and key != "_target_"]
         else:
             _check_allowed(f"{path}: {place}._target_={node['_target_']}", node["_target_"], allow)
@@ -86,7 +86,7 @@ def packages_to_trust(cfg: DictConfig) -> list[str]:
 def allow_argument(settings: Mapping[str, Any]) -> str:
     """What a command to resume a run with these settings needs; empty where it needs nothing."""
     targets = [(place, node["_target_"]) for place, node in _nodes(settings) if "_target_" in node]
-    packages = {str(t).partition(".")[0] for place, t in targets if not _is_listed(place, t)}
+    packages = {str(t).partition(".")[0] for place, t in targets if not _is_in_conf(place, t)}
     return f"allow=[{','.join(sorted(packages))}]" if packages else ""
 
 
@@ -111,12 +111,12 @@ def _check_allowed(place: str, target: Any, allow: Collection[str]) -> None:
         )
 
 
-def _is_listed(place: str, target: Any) -> bool:
+def _is_in_conf(place: str, target: Any) -> bool:
     """Whether `conf/` names a target at this place, or it is an optimizer where one belongs."""
     group = next((group for pattern, group in GROUPS.items() if _matches(place, pattern)), None)
     if group is None or not isinstance(target, str):
         return False
-    if target in _listed_targets(group):
+    if target in _targets_in_conf(group):
         return True
     module, _, name = target.rpartition(".")
     return group == "optimizer" and module in OPTIMIZERS and _is_optimizer(module, name)
@@ -138,7 +138,7 @@ def _matches(place: str, pattern: str) -> bool:
 
 
 @cache
-def _listed_targets(group: str) -> frozenset[str]:
+def _targets_in_conf(group: str) -> frozenset[str]:
     """The targets that the configurations of a group name."""
     configs = [OmegaConf.load(path) for path in (CONF / group).glob("*.yaml")]
     nodes = [node for each in configs for _, node in _nodes(OmegaConf.to_container(each))]

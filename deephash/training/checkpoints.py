@@ -200,7 +200,7 @@ def check_not_begun(later: Iterable[Path], missing: Path) -> None:
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of the values of all parameters and buffers in a checkpoint, whatever their names."""
+    """SHA-256 of the values of all parameters and buffers in a checkpoint, in their order."""
     digest = hashlib.sha256()
     checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     for value in checkpoint["state_dict"].values():

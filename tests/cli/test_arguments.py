@@ -103,7 +103,7 @@ ANSWERS = [  # arguments, the whole answer
     ("tuning=optuna tuning.space=[]", "tuning.space=[]: must not be empty."),
 ]  # fmt: skip
 
-BEGINNINGS = [  # known only when Hydra starts, the data is loaded or the model built
+LATER_ANSWERS = [  # known only when Hydra starts, the data is loaded or the model built
     ("hydra.verbose=5", "hydra.verbose=5: Hydra fails with this setting (AssertionError"),
     ("training.hash.optimizer.lr=true", "training.hash.optimizer.lr=true: must be a number."),
     ("training.hash.optimizer.lr=nan", "training.hash.optimizer.lr=nan: must be a finite number."),
@@ -126,7 +126,7 @@ def test_a_hostile_command_line_is_answered(
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize(("line", "answer"), BEGINNINGS, ids=lambda value: value)
+@pytest.mark.parametrize(("line", "answer"), LATER_ANSWERS, ids=lambda value: value)
 def test_what_is_found_late_is_answered(run_program: RunProgram, line: str, answer: str) -> None:
     code, _, err = run_program("logger=none", "phases=scratch", line)
     assert code == 2

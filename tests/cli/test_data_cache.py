@@ -51,8 +51,7 @@ def test_stores_are_listed(decoded_dir: Path) -> None:
         [STORES[1], "8", "0.0"],
     ]
     assert all(line.split()[3].startswith(year) for line in lines)
-    for argument in ("{}", "dir={}", "dataset.decoded_dir={}"):
-        assert run_cache(argument.format(decoded_dir))[2:] == lines
+    assert run_cache(str(decoded_dir))[2:] == lines
 
 
 def test_one_store_is_removed_and_then_all(decoded_dir: Path) -> None:

@@ -263,7 +263,7 @@ def test_an_empty_listing_is_refused(tmp_path: Path) -> None:
     labels = np.empty((0, 5), dtype=np.uint8)
     listing = Listing("name", tmp_path, [], [], labels, classes, none)
     with pytest.raises(UserError, match=r"lists no image .* classes: sky, sea, sand, sun, …\."):
-        listing.load(DecodingOptions(16, False, tmp_path, 1, 0.0))
+        listing.load(DecodingOptions(16, False, str(tmp_path), 1, 0.0))
 
 
 def test_the_message_has_the_counts_even_if_the_report_cannot_be_written(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_wandb_run_has_tags_plots_and_an_end(
     media = [path.name for path in finished_run.folder.glob("wandb/*/files/media/**/*.png")]
     for plot in ("curves", "precision_recall", "bit_balance", "neighbours"):
         assert any(name.startswith(plot) for name in media), plot
-    assert "upload: wandb sync" in finished_run.output
+    assert "wandb sync FOLDER uploads it" in finished_run.output
 
 
 def test_tensorboard_and_csv_have_the_same_curves(

@@ -1,13 +1,12 @@
 """Your own images: a folder of class folders, or a list of files and labels."""
 
-import os
 from pathlib import Path
 
 from deephash.core.errors import UserError
 from deephash.data.datasets.class_folders import ValAs, list_class_folders
 from deephash.data.datasets.image_table import Columns, list_table
 from deephash.data.files.cleaning import DecodingOptions
-from deephash.data.files.pixel_range import PixelRangeSetting, parse_pixel_range
+from deephash.data.files.pixel_range import PixelRangeSetting
 from deephash.data.files.tables import SUFFIXES, read_table
 from deephash.data.image_set import ImageSet
 
@@ -97,15 +96,8 @@ def image_folder(
         )
     if val_as not in (None, "train", "test", "ignore"):
         raise UserError(f"dataset.val_as={val_as}: must be train, test, ignore or null.")
-    workers = workers or os.cpu_count() or 1
     options = DecodingOptions(
-        size,
-        cache_decoded,
-        Path(decoded_dir),
-        workers,
-        max_invalid_fraction,
-        parse_pixel_range(pixel_range),
-        max_pixels,
+        size, cache_decoded, decoded_dir, workers, max_invalid_fraction, pixel_range, max_pixels
     )
     source = Path(path)
     if source.is_dir():

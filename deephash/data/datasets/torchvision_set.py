@@ -89,9 +89,8 @@ def torchvision_set(
         classes=classes,
         is_test=is_test,
     )
-    workers = workers or os.cpu_count() or 1
     return listing.load(
-        DecodingOptions(size, cache_decoded, Path(decoded_dir), workers, max_invalid_fraction)
+        DecodingOptions(size, cache_decoded, decoded_dir, workers, max_invalid_fraction)
     )
 
 

@@ -15,7 +15,7 @@ from deephash.core.errors import UserError
 from deephash.core.io import write_json
 from deephash.data.files.decoded_cache import decode_files
 from deephash.data.files.names import escape_undecodable
-from deephash.data.files.pixel_range import PixelRange
+from deephash.data.files.pixel_range import PixelRangeSetting, parse_pixel_range
 from deephash.data.image_set import ImageSet
 
 MAX_SHOWN_NAMES = 4
@@ -31,7 +31,7 @@ class DecodingOptions:
         size: side of the decoded images in pixels.
         cache_decoded: whether to keep the decoded images, as one memory-mapped file.
         decoded_dir: folder for them and for the report of unusable images.
-        workers: number of threads or processes that decode.
+        workers: number of threads or processes that decode; None for the number of CPU cores.
         max_invalid_fraction: how many of the images may be missing, broken, unlabelled or listed
             twice, from 0 to 1.
         pixel_range: see `decode_image`.
@@ -40,13 +40,14 @@ class DecodingOptions:
 
     size: int
     cache_decoded: bool
-    decoded_dir: Path
-    workers: int
+    decoded_dir: str
+    workers: int | None
     max_invalid_fraction: float
-    pixel_range: PixelRange = "full"
+    pixel_range: PixelRangeSetting = "full"
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
+        parse_pixel_range(self.pixel_range)  # refused before files are looked for
         if self.size < 1:
             raise UserError(f"dataset.size={self.size}: must be at least 1 pixel.")
         if self.max_pixels is not None and self.max_pixels < 1:
@@ -122,9 +123,9 @@ class Listing:
             [self.paths[row] for row in rows],
             size=options.size,
             cache_decoded=options.cache_decoded,
-            decoded_dir=options.decoded_dir,
-            workers=options.workers,
-            pixel_range=options.pixel_range,
+            decoded_dir=Path(options.decoded_dir),
+            workers=options.workers or os.cpu_count() or 1,
+            pixel_range=parse_pixel_range(options.pixel_range),
             max_pixels=options.max_pixels,
         )
         for position, reason in broken.items():
@@ -181,7 +182,7 @@ class Listing:
             "left_out": self.left_out,
             **self.notes,
         }
-        path = options.decoded_dir / f"{self.name}.report.json"
+        path = Path(options.decoded_dir, f"{self.name}.report.json")
         try:
             write_json(path, report)
         except OSError as error:  # cached images may lie in a folder that is read-only

@@ -59,14 +59,14 @@ class NameIndex:
     def __init__(self, names: Iterable[str], *, by_suffix: bool = True) -> None:
         self._names = list(names)
         self._by_suffix = by_suffix
-        self._exact = _PathIndex(self._names, by_suffix)
+        self._exact_index = _PathIndex(self._names, by_suffix)
 
     @cached_property
-    def _folded(self) -> "_PathIndex":
+    def _fold_index(self) -> "_PathIndex":
         return _PathIndex([fold_name(name) for name in self._names], self._by_suffix)
 
     @cached_property
-    def _stems(self) -> "_PathIndex":
+    def _stem_index(self) -> "_PathIndex":
         names = [drop_image_suffix(fold_name(name)) for name in self._names]
         return _PathIndex(names, self._by_suffix)
 
@@ -81,20 +81,20 @@ class NameIndex:
             UserError: the name fits several images.
         """
         for name in spellings:
-            row = self._choose(self._exact.find(name), name, place)
+            row = self._choose(self._exact_index.find(name), name, place)
             if row is not None:
                 return Match(row, ())
         for name in spellings:
             key = fold_name(name)
-            row = self._choose(self._folded.find(key), name, place)
+            row = self._choose(self._fold_index.find(key), name, place)
             if row is not None:
                 return Match(row, _differences(name, self._names[row]))
             stem = drop_image_suffix(key)
-            index = self._folded if has_image_suffix(key) else self._stems
+            index = self._fold_index if has_image_suffix(key) else self._stem_index
             row = self._choose(index.find(stem), name, place)
             if row is not None:
                 known = self._names[row]
-                if index is self._stems:
+                if index is self._stem_index:
                     known = drop_image_suffix(known)
                 differences = _differences(drop_image_suffix(name), known)
                 return Match(row, (*differences, "file suffix"))
@@ -170,20 +170,20 @@ class NameIndex:
         if "\ufffd" in text:
             return "Letters were lost when the list was saved: save it in UTF-8."
         key = fold_name(text)
-        exact, folded = self._exact.find(text), self._folded.find(key)
+        exact, folded = self._exact_index.find(text), self._fold_index.find(key)
         if exact or folded:
             return (
                 f"{self._names[(exact or folded)[0]]} is there, but the list names it in another "
                 "spelling too."
             )
         for number, value in enumerate(re.split(r"[\s,;]+", text.strip()), 1):
-            if {".", "/"} & {*value} and value != text and self._folded.find(fold_name(value)):
+            if {".", "/"} & {*value} and value != text and self._fold_index.find(fold_name(value)):
                 return (
                     f"Value {number} of the line, {value}, is an image: the path must come first, "
                     "with blanks before what follows."
                 )
         stem = drop_image_suffix(key)
-        others = self._stems.find(stem)
+        others = self._stem_index.find(stem)
         if others:
             return f"{self._names[others[0]]} is there, with another suffix."
         file_name = key.rpartition("/")[2]
