@@ -35,7 +35,10 @@ MEANINGS = (
     ("limit_train_batches", "Use +trainer.limit_train_batches, or debug=fewsteps."),
     ("overfit overfit_batches", "Use debug=overfit."),
     ("profile profiler", "Use debug=profiler."),
-    ("n_workers num_workers pin_memory workers", "Omit it: no worker processes load images."),
+    (
+        "n_workers num_workers pin_memory workers",
+        "Use dataset.workers for images in files; those in memory need none.",
+    ),
     ("arch architecture encoder model model_name net network", "Use backbone=..."),
     ("imagenet pretrained weights", "Use backbone=timm or backbone=efficientnet_lite0."),
     (
