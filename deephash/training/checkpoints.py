@@ -54,8 +54,11 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
         try:
             with part.open("wb") as file:
                 torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch's, about what it could not write
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        except RuntimeError as error:  # torch's, about what it could not write, Ctrl-C included
+            cause = error.__context__
+            if isinstance(cause, OSError | KeyboardInterrupt | SystemExit):
+                raise cause from None
+            raise
         seal_zip(part)
 
 

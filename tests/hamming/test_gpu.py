@@ -45,7 +45,7 @@ def test_graded_histogram_equals_the_cpus(bits: int, labels: int, density: float
     assert_same_histograms(counts, graded_histogram(*arrays, bits))
 
 
-@pytest.mark.parametrize("bits", [12, 64, 128, 300])
+@pytest.mark.parametrize("bits", [12, 64, 128, 300, 4160])
 @pytest.mark.parametrize("k", [1, 100, 3000])
 def test_knn_equals_the_cpus(bits: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "PAIRS_PER_SEARCH", 70 * 5000)  # chunks of 5,000 items

@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, foreign or incomplete; what a full disk leaves."""
 
+import io
 import logging
 import pickle
 import re
@@ -216,6 +217,30 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path: Path) -> None:
             write_checkpoint({"a": torch.zeros(10_000)}, path)
         assert error.value.filename == str(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_while_a_checkpoint_is_written_stays_one(
+    signal: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptedFile(io.FileIO):
+        writes = 0
+
+        def write(self, data: Any) -> int:
+            self.writes += 1
+            if self.writes == 3:
+                raise signal
+            return super().write(data)
+
+    path = tmp_path / "hash.ckpt"
+    write_checkpoint({"old": torch.zeros(1)}, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda part, mode: InterruptedFile(part, mode))
+        with pytest.raises(signal):
+            write_checkpoint({"new": torch.zeros(100_000)}, path)
+    assert list(torch.load(path)) == ["old"]
+    assert is_undamaged(path)
     assert list(tmp_path.iterdir()) == [path]
 
 
