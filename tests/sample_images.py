@@ -69,6 +69,12 @@ def load_image_folder(path: Path, **settings: Any) -> ImageSet:
         "decoded_dir": str(path.parent / "decoded"),
         "workers": 2,
         "max_invalid_fraction": 0.0,
+        "path_column": None,
+        "label_columns": None,
+        "split_column": None,
+        "val_as": None,
+        "pixel_range": "full",
+        "max_pixels": None,
     }
     return image_folder(path=str(path), **{**defaults, **settings})
 
@@ -121,5 +127,8 @@ def load_nuswide(folder: Path, **settings: Any) -> ImageSet:
         "decoded_dir": str(folder / "decoded"),
         "workers": 2,
         "max_invalid_fraction": 0.0,
+        "label_files": [],
+        "pixel_range": "full",
+        "max_pixels": None,
     }
     return nuswide(folder=str(folder), **{**defaults, **settings})

@@ -56,6 +56,12 @@ def measure(options: argparse.Namespace, size: int, decoded_dir: str) -> dict[st
         decoded_dir=decoded_dir,
         workers=options.workers,
         max_invalid_fraction=0.1,
+        path_column=None,
+        label_columns=None,
+        split_column=None,
+        val_as=None,
+        pixel_range="full",
+        max_pixels=None,
     )
     in_files = load(cache_decoded=False)
     cached = load(cache_decoded=True)

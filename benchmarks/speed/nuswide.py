@@ -137,6 +137,9 @@ def measure(work: Path, files: str, subset: str) -> dict[str, object]:
         decoded_dir=str(work / "decoded"),
         workers=os.cpu_count(),
         max_invalid_fraction=0.0,
+        label_files=[],
+        pixel_range="full",
+        max_pixels=None,
     )
     seconds = time.perf_counter() - start
     labels = image_set.labels.numpy()

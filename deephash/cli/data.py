@@ -80,7 +80,7 @@ def audit(
             raise UserError(
                 "Lists are audited by --query and --database, optionally --train, without settings."
             )
-        settings = None if is_list_audit else _parse_settings(overrides or [], config_dir)
+        settings = None if is_list_audit else _parse_inputs(overrides or [], config_dir)
         with log_to_stdout(), quiet_libraries(), TemporaryDirectory() as folder:
             from deephash.data.audit import audit as run_audit
             from deephash.data.audit_lists import load_audit_lists
@@ -126,7 +126,7 @@ def splits(
                 f"{folder}: the folder of the lists comes before the settings: deephash data "
                 f"splits FOLDER {folder}"
             )
-        settings = _parse_settings(overrides or [], config_dir)
+        settings = _parse_inputs(overrides or [], config_dir)
         with log_to_stdout(), quiet_libraries():
             from deephash.data.split_files import PARTS, SUMMARY, find_differences, write_split
 
@@ -205,6 +205,15 @@ def _print_stores(place: Path, stores: Sequence[StoreSummary]) -> None:
         table.add_row(store.folder.name, f"{store.images:,}", megabytes, date)
     print(place)
     Console(highlight=False, markup=False, soft_wrap=True).print(table)
+
+
+def _parse_inputs(overrides: Sequence[str], config_dir: Path | None) -> Settings:
+    """The settings, after looking for what they read."""
+    from deephash.experiment.inputs import check_inputs
+
+    settings = _parse_settings(overrides, config_dir)
+    check_inputs(settings)
+    return settings
 
 
 def _parse_settings(overrides: Sequence[str], config_dir: Path | None) -> Settings:

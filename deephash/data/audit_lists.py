@@ -142,7 +142,7 @@ def _read_lists(lists: Mapping[str, Path], root: Path | None) -> _Contents:
         if hint:
             contents.hints[part] = hint
         for image, file in zip(images, files, strict=True):
-            path = str(Path(file))
+            path = os.path.normpath(file)
             is_whole_line = file.endswith(image.text.strip())  # a name that ends like labels
             labels = [] if is_whole_line else image.labels
             first_labels = contents.labels.setdefault(path, labels)

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -16,6 +19,7 @@ from deephash.data.files.fingerprints import ContentHashes, content_hash
 
 MAX_COUNTED_IMAGES = 2**16
 MAX_CHANNELS = 4
+LARGER_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # which torch can hardly compute with
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class ImageSet:
     report: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise UserError(f"ImageSet: name is {self.name!r}; give a text.")
         for name, convert in (
             ("images", self._convert_images),
             ("classes", self._convert_classes),
@@ -109,18 +115,26 @@ class ImageSet:
 
     def _convert_classes(self) -> tuple[str, ...]:
         classes = self.classes
-        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        is_text = isinstance(classes, str) or not isinstance(classes, Iterable)
+        if is_text or not all(isinstance(name, str) for name in classes):
             self._refuse("classes", f"are {classes!r}", "give the names of the classes as strings")
-        return tuple(classes)
+        names = tuple(map(str, classes))
+        if len(set(names)) < len(names):
+            repeated = Counter(names).most_common(1)[0][0]
+            self._refuse("classes", f"name '{repeated}' twice", "give each class its own name")
+        return names
 
     def _convert_labels(self) -> Tensor:
         labels, count = self._to_tensor("labels", self.labels).cpu(), len(self.classes)
+        if labels.dtype in LARGER_UNSIGNED:
+            labels = labels.long()  # what is too large becomes negative, which is refused below
         expected = (
             f"give integers, class indices ({len(self)},) or multi-hot ({len(self)}, {count})"
         )
         is_multi_hot = labels.ndim == 2
         if (
             labels.is_floating_point()
+            or labels.is_complex()
             or labels.ndim not in (1, 2)
             or len(labels) != len(self)
             or (is_multi_hot and (labels.shape[1] != count or count == 1))
@@ -146,6 +160,9 @@ class ImageSet:
         if ids.shape != (len(self),) or ids.dtype.kind not in "UO":
             found = f"have shape {ids.shape} and type {_name_of(ids.dtype)}"
             self._refuse("ids", found, f"give {len(self)} strings")
+        for value in ids if ids.dtype.kind == "O" else ():
+            if not isinstance(value, str):
+                self._refuse("ids", f"hold {value!r}", f"give {len(self)} strings")
         if len(set(ids.tolist())) < len(ids):
             names, counts = np.unique(ids, return_counts=True)
             repeated = names[counts.argmax()]
@@ -162,12 +179,20 @@ class ImageSet:
         return is_test
 
     def _to_tensor(self, field: str, values: Any) -> Tensor:
+        is_array = isinstance(values, np.ndarray)
+        if is_array:
+            values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
         try:
-            return torch.as_tensor(
-                np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
-            )
+            with warnings.catch_warnings():
+                # A read-only array, such as a memory-mapped one, is never written to.
+                warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+                tensor = torch.as_tensor(values)
         except (TypeError, ValueError, RuntimeError):
-            self._refuse(field, f"are of type {type(values).__name__}", "give a tensor or an array")
+            found = f"of {values.dtype}" if is_array else f"of type {type(values).__name__}"
+            self._refuse(field, f"are {found}", "give a tensor or an array of numbers")
+        if tensor.layout != torch.strided:
+            self._refuse(field, "are a sparse tensor", "give a dense one, tensor.to_dense()")
+        return tensor
 
     def _refuse(self, field: str, found: str, expected: str) -> NoReturn:
         raise UserError(f"ImageSet '{self.name}': {field} {found}; {expected}.")

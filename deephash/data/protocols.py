@@ -73,6 +73,9 @@ def per_class(
         >>> len(split.query), len(split.train), len(split.database)
         (100, 500, 1697)
     """
+    for name, count in ("queries", queries_per_class), ("train", train_per_class):
+        if count is not None and count < 0:
+            raise UserError(f"protocol.{name}_per_class={count}: must be at least 0.")
     _warn_of_official_split(image_set)
     rng = np.random.default_rng(derived_seed(seed, "protocol"))
     is_member = _class_membership(image_set.labels.numpy(), len(image_set.classes))

@@ -82,7 +82,7 @@ UNUSUAL_FILES: dict[str, tuple[str, bytes]] = {
 # Folders and lists that cannot be used: a function that makes one, and the message.
 SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no such folder": (lambda t: t / "photos", "photos: there is no such folder"),
-    "no such list": (lambda t: t / "list.csv", "list.csv cannot be read: No such file"),
+    "no such list": (lambda t: t / "list.csv", "list.csv: there is no such folder or list"),
     "another suffix": (lambda t: make_list(t, LABELLED, "list.xlsx"), "list.xlsx: this is not a"),
     "a folder named like a list": (
         lambda t: write_class_folders(t / "x.csv", 0) or t / "x.csv", "x.csv"
@@ -107,6 +107,8 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
         "the first line does not begin with an image, but 'path'",
     ),
     "semicolons": (lambda t: make_list(t, LABELLED.replace(",", ";")), "line 1: .* semicolons"),
+    "tabs": (lambda t: make_list(t, LABELLED.replace(",", "\t")), "line 1: .* tabs"),
+    "commas in a .tsv": (lambda t: make_list(t, LABELLED, "list.tsv"), "line 1: .* commas"),
     "many semicolons": (
         lambda t: make_list(t, ";".join(f"concept {i}" for i in range(81)) + "\n0.jpg" + ";0" * 80),
         "line 1: the columns are separated by semicolons",

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_another_value_among_columns_is_refused(cell: str) -> None:
         ("[]", ()),
         ("[3, 5]", ("3", "5")),
         ("(unknown)", ("(unknown)",)),
+        ("cat (wild)", ("cat (wild)",)),
+        ("cat(domestic)", ("cat(domestic)",)),
+        ('["a", null]', ("a",)),
+        ("['a', None, '', 'nan']", ("a",)),
+        ("['nan']", ()),
+        ("set()", ()),
+        ('["\\ud83d\\ude00", "a\\/b"]', ("\U0001f600", "a/b")),
+        ("a;nan;;NA", ("a",)),
         ("a ;b;; c", ("a", "b", "c")),
         ("café", ("café",)),
     ],
@@ -71,19 +80,42 @@ def test_a_cell_holds_a_name_several_or_a_list(cell: str, names: tuple[str, ...]
     assert names_of([cell, "other"]) == [names, ("other",)]
 
 
+def test_a_long_cell_is_shown_in_part() -> None:
+    with pytest.raises(UserError, match=r"column 'column 0': \[{60}… looks like a list") as error:
+        names_of(["[" * 9000 + "]" * 9000])
+    assert len(str(error.value)) < 300
+
+
 def test_a_set_is_a_list_too() -> None:
     (names,) = names_of(["{'a', 'b'}"])
     assert set(names) == {"a", "b"}
 
 
-@pytest.mark.parametrize("cell", ["[a, b]", "['a' 'b']", "{a,b}", "{'a': 1}", "['a', ]'b']"])
+NO_LISTS = [
+    "[a, b]", "['a' 'b']", "{a,b}", "{'a': 1}", "['a', ]'b']", "[['a'], ['b']]", '[{"id": 3}]',
+    "array(['a', 'b'], dtype=object)", "frozenset({'a'})",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", NO_LISTS)
 def test_a_list_that_cannot_be_read_is_refused(cell: str) -> None:
     with pytest.raises(UserError, match=r"line 3, column 'column 0': .* looks like a list"):
         names_of(["a", cell])
     assert names_of(["a", cell], separator=None) == [("a",), (cell,)]
 
 
-@pytest.mark.parametrize("cells", [["0,1,0", "1,1,0"], ["0 1", "1 0"], ["[0, 1]", "[1, 1]"]])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["0,1,0", "1,1,0"],
+        ["0 1", "1 0"],
+        ["[0, 1]", "[1, 1]"],
+        ["0.0;1.0", "1.0;0.0"],
+        ["[True, False]", "[True, True]"],
+        ["no yes", "yes no"],
+        ["110", "001", "010"],
+    ],
+)
 def test_vectors_of_0_and_1_are_refused(cells: list[str]) -> None:
     with pytest.raises(UserError, match="line 2, .* looks like a vector of 0 and 1"):
         names_of(cells)
@@ -98,6 +130,21 @@ def test_whole_numbers_lose_their_fraction_only_together() -> None:
     assert names_of(["3.0", "10.0", "nan"]) == [("3",), ("10",), ()]
     assert names_of(["3.0", "10.5"]) == [("3.0",), ("10.5",)]
     assert names_of(["1", "0", "1"]) == [("1",), ("0",), ("1",)]
+    assert names_of(["1.0", "1", "2;3.0"]) == [("1",), ("1",), ("2", "3")]  # of several sources
+    assert names_of(["001", "010", "100"]) == [("001",), ("010",), ("100",)]
+    assert names_of(["1", "10", "11"]) == [("1",), ("10",), ("11",)]
+
+
+def test_minus_one_among_classes_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert names_of(["-1", "0", "1", "-1"])[0] == ("-1",)
+    assert caplog.messages == [
+        "list.csv: -1 is a class of 2 images; if it means that they have no label, leave its cells "
+        "empty"
+    ]
+    caplog.clear()
+    names_of(["-1", "1", "-1"])  # two classes
+    names_of(["-2", "-1", "0", "1"])
+    assert not caplog.messages
 
 
 def draw_composed(separator: str, images: int = 300) -> list[str]:
@@ -107,15 +154,29 @@ def draw_composed(separator: str, images: int = 300) -> list[str]:
     return [separator.join(draws.permutation(parts)[: draws.integers(2, 4)]) for _ in range(images)]
 
 
-@pytest.mark.parametrize("separator", [",", ", ", "|", "/", " ", "+", " & "])
+@pytest.mark.parametrize("separator", [",", ", ", "|", "/", " ", "+", " & ", "\t", ":", " and "])
 def test_labels_that_look_composed_name_the_setting(separator: str) -> None:
     cells = draw_composed(separator)
-    sign = separator.strip() or " "
+    sign = separator if separator in (" and ", "\t") else separator.strip() or " "
     expected = f"'{cells[0]}' seems to hold several labels.*dataset.label_separator=\"{sign}\"'"
     with pytest.raises(UserError, match=expected.replace("+", "[+]").replace("|", "[|]")):
         names_of(cells)
     assert all(len(names) > 1 for names in names_of(cells, sign))
     assert names_of(cells, None) == [(cell,) for cell in cells]
+
+
+@pytest.mark.parametrize("separator", [",", "|", " ", "_", "-", "; "])
+def test_few_labels_that_are_made_of_others_look_composed(separator: str) -> None:
+    """As in 2,000 photographs with up to three of five labels: there are many images of each."""
+    draws = np.random.default_rng(0)
+    labels = np.array(["desert", "mountains", "sea", "sunset", "trees"])
+    cells = [separator.join(draws.permutation(labels)[: draws.integers(1, 3)]) for _ in range(400)]
+    if separator == "; ":
+        assert {name for names in names_of(cells) for name in names} == set(labels)
+        return
+    with pytest.raises(UserError, match="'.*' seems to hold .* and .* are labels of other images"):
+        names_of(cells)
+    assert {name for names in names_of(cells, separator) for name in names} == set(labels)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +187,8 @@ def test_labels_that_look_composed_name_the_setting(separator: str) -> None:
         [f"tench {i}, Tinca tinca {i}" for i in range(100)],
         [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("car", "bus")] * 3,
         [f"{a}/{b}" for a in range(10) for b in range(20)] * 20,  # many images of each
+        ["sea", "lion", "sea lion", "tiger"] * 9,
+        ["red", "car", "red_car", "bus", "red bus"] * 9,
     ],
 )
 def test_class_names_of_several_words_are_kept(classes: list[str]) -> None:
@@ -137,6 +200,7 @@ def test_csv_tsv_and_parquet_agree(tmp_path: Path) -> None:
     files = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     values = {
         "text": ["cat", None, "dog", "None"],
+        "names": [["\U0001f600", 'a,"b"'], ["c\nd"], ["e;f"], ["\u00e9"]],
         "number": [1.0, float("nan"), 2.0, 1.0],
         "lists": [["a", "b"], [], ["b"], ["a"]],
         "flag": [True, False, True, False],
@@ -148,14 +212,18 @@ def test_csv_tsv_and_parquet_agree(tmp_path: Path) -> None:
         writer = csv.writer(text, delimiter=delimiter)
         writer.writerow(["file", *values])
         writer.writerows(
-            ["" if value is None else value for value in row]
+            [
+                json.dumps(value) if isinstance(value, list) else "" if value is None else value
+                for value in row
+            ]
             for row in zip(files, *values.values(), strict=True)
         )
         (tmp_path / f"list{suffix}").write_text(text.getvalue())
     for suffix in (".csv", ".tsv", ".parquet"):
         table = read_table(tmp_path / f"list{suffix}")
-        names = [read_class_names(table, column, ";") for column in (1, 2, 3)]
+        names = [read_class_names(table, column, ";") for column in (1, 3, 4, 2)]
         assert names[0] == [("cat",), (), ("dog",), ()]
         assert names[1] == [("1",), (), ("2",), ("1",)]
         assert names[2] == [("a", "b"), (), ("b",), ("a",)]
-        assert read_multi_hot(table, [4, 5]).tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
+        assert names[3] == [("\U0001f600", 'a,"b"'), ("c\nd",), ("e;f",), ("\u00e9",)]
+        assert read_multi_hot(table, [5, 6]).tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]

@@ -154,6 +154,25 @@ def test_a_validation_part_is_what_val_as_says(
     assert told in "".join(messages)
 
 
+@pytest.mark.parametrize("parts", ["train test", "Train Val Test", "database query"])
+def test_parts_without_class_folders_are_no_classes(parts: str, tmp_path: Path) -> None:
+    for i, part in enumerate(parts.split()):
+        for j in range(3):
+            write_image(tmp_path / "photos" / part / f"{j}.jpg", seed=10 * i + j)
+    with pytest.raises(UserError, match="looks like a split into .* but holds no class folders"):
+        load_image_folder(tmp_path / "photos")
+
+
+@pytest.mark.parametrize(("first", "second"), [("Cat", "cat"), ("cat", "cat "), ("c at", "cat")])
+def test_classes_of_similar_names_are_told(
+    first: str, second: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, name in enumerate((first, second, "dog")):
+        write_image(tmp_path / "photos" / name / "0.jpg", seed=i)
+    assert len(load_image_folder(tmp_path / "photos").classes) == 3
+    assert f"photos: different classes are named {first!r} and {second!r}" in caplog.messages
+
+
 def test_an_unknown_val_as_is_refused(tmp_path: Path) -> None:
     for part in ("train", "val"):
         write_class_folders(tmp_path / "photos" / part, per_class=1)

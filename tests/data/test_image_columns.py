@@ -62,6 +62,19 @@ def test_columns_that_do_not_fit_are_refused(settings: dict, message: str, tmp_p
         load_image_folder(write_table(tmp_path, "csv"), **settings)
 
 
+@pytest.mark.parametrize("first", ["", "Unnamed: 0", "id"])
+def test_a_column_of_numbers_before_the_paths_is_not_taken_for_paths(
+    first: str, tmp_path: Path
+) -> None:
+    """As pandas writes its index. The numbers would fit the files, in another order."""
+    text = f"{first},file,label\n0,3.jpg,a\n1,2.jpg,b\n2,1.jpg,a\n"
+    source = write_image_list(tmp_path, text)
+    with pytest.raises(UserError, match="holds no paths of images, .* dataset.path_column=file"):
+        load_image_folder(source, label_columns="label")
+    image_set = load_image_folder(source, path_column="file", label_columns="label")
+    assert image_set.ids.tolist() == ["3.jpg", "2.jpg", "1.jpg"]
+
+
 def test_columns_are_settings_of_the_command_line(tmp_path: Path) -> None:
     source = write_table(tmp_path, "csv")
     settings = validate_settings(

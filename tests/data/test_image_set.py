@@ -1,4 +1,6 @@
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,19 @@ CASES = {
     "another_width": ({"labels": np.eye(3, dtype=int)}, r"multi-hot \(3, 2\)"),
     "text_labels": ({"labels": ["a", "b", "a"]}, "labels are of type list"),
     "equal_ids": ({"ids": ["a", "b", "a"]}, "ids name 'a' 2 times"),
+    "sparse_labels": ({"labels": torch.eye(3, 2).int().to_sparse()}, "labels are a sparse tensor"),
+    "complex_labels": ({"labels": np.array([0j, 1, 0])}, "labels have .* type complex128"),
+    "object_labels": ({"labels": np.array([0, 1, 0], object)}, "labels are of object; give a tens"),
+    "huge_labels": ({"labels": np.array([0, 1, 2**63], np.uint64)}, "labels have the value -9"),
+    "paths_as_ids": (
+        {"ids": [Path("a"), Path("b"), Path("c")]},
+        r"ids hold PosixPath\('a'\); give",
+    ),
+    "a_missing_id": ({"ids": ["a", None, "c"]}, "ids hold None; give 3 strings"),
+    "bytes_as_ids": ({"ids": [b"a", b"b", b"c"]}, r"ids have .* type \|S1"),
+    "no_classes": ({"classes": None}, "classes are None; give the names"),
+    "a_number_of_classes": ({"classes": 2}, "classes are 2; give the names"),
+    "equal_classes": ({"classes": ("cat", "cat")}, "classes name 'cat' twice"),
     "numbers_as_ids": ({"ids": np.arange(3)}, r"ids have .* type int64; give 3 strings"),
     "too_many_ids": ({"ids": ["a", "b", "c", "d"]}, r"ids have shape \(4,\)"),
     "one_string": ({"classes": "ab"}, "classes are 'ab'"),
@@ -64,6 +79,29 @@ def test_arrays_and_sequences_equal_tensors() -> None:
     assert image_set.classes == expected.classes
     assert image_set.labels.dtype == torch.int64
     assert image_set.is_test.dtype == bool
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8", ">u2", ">i4", ">i8", "i2", bool])
+def test_labels_of_any_integer_type_are_taken(dtype: str) -> None:
+    labels: Any = np.array([0, 1, 0], dtype=dtype)
+    for values in (labels, torch.from_numpy(labels) if labels.dtype.isnative else labels):
+        image_set = replace(make_image_set(), labels=values)
+        assert image_set.labels.dtype == torch.int64
+        assert image_set.labels.tolist() == [0, 1, 0]
+
+
+def test_a_name_is_a_text() -> None:
+    with pytest.raises(UserError, match="ImageSet: name is None; give a text"):
+        replace(make_image_set(), name=None)  # type: ignore[arg-type]
+
+
+def test_a_memory_mapped_array_is_taken_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", PIXELS)
+    images: Any = np.load(tmp_path / "images.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_set = replace(make_image_set(), images=images)
+    assert image_set.checksum == make_image_set().checksum
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int32, np.int64])

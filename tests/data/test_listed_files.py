@@ -13,6 +13,7 @@ from deephash.core.errors import UserError
 from deephash.data.audit_lists import load_audit_lists
 
 NFC, NFD = "caf\u00e9.jpg", "cafe\u0301.jpg"
+MACINTOSH = b"caf\x8e.jpg".decode("utf-8", "surrogateescape")
 CP1252 = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
 
 # Files, and how a list names them, with what is logged. Each list has a first, plain row.
@@ -68,6 +69,10 @@ MISSING = {  # files, cells of the list, and the hint
     "another folder": (["0.jpg", "x/b.jpg"], ["0.jpg", "y/b.jpg"], "x/b.jpg is there, in another"),
     "a listed file in another case": (["0.jpg"], ["0.jpg", "0.JPG"], "in another spelling too"),
     "lost letters": (["0.jpg", NFC], ["0.jpg", "caf\ufffd.jpg"], "Letters were lost"),
+    "another computer": (
+        ["0.jpg", "x/b.jpg"], ["0.jpg", "/home/me/x/b.jpg"], "x/b.jpg .* with other leading folders"
+    ),
+    "another encoding": (["0.jpg", NFC], ["0.jpg", MACINTOSH], "The list is not in UTF-8"),
     "a copy in another folder": (["0.jpg", "x/b.jpg"], ["0.jpg", "b.jpg"], "x/b.jpg is there"),
 }  # fmt: skip
 
@@ -78,7 +83,8 @@ def test_a_missing_file_has_a_hint(kind: str, tmp_path: Path) -> None:
     for i, name in enumerate(files):
         write_image(tmp_path / name, seed=i)
     rows = [f"{name},{'ab'[i]}\n" for i, name in enumerate(listed)]
-    (tmp_path / "list.csv").write_text("".join(["file,label\n", *rows]))
+    text = "".join(["file,label\n", *rows])
+    (tmp_path / "list.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=rf"1 missing.*{hint}"):
         load_image_folder(tmp_path / "list.csv")
 
@@ -94,6 +100,21 @@ def test_a_wrong_root_has_a_hint(tmp_path: Path) -> None:
         load_image_folder(tmp_path / "list.csv", root=str(tmp_path / "empty"))
     image_set = load_image_folder(tmp_path / "list.csv")  # photos/ lies beside the list
     assert len(image_set) == 2
+
+
+def test_a_file_that_is_listed_in_two_ways_is_one_image(tmp_path: Path) -> None:
+    names = ["0.jpg", "./0.jpg", "x/../1.jpg", str(tmp_path / "1.jpg"), "2.jpg"]
+    rows = [
+        f"{name},{'ab'[i // 2 % 2]},{['train', 'test'][i % 2]}\n" for i, name in enumerate(names)
+    ]
+    (tmp_path / "x").mkdir()
+    source = write_image_list(tmp_path, "".join(["file,label,split\n", *rows]), image_count=3)
+    image_set = load_image_folder(source, max_invalid_fraction=0.5)
+    assert image_set.ids.tolist() == ["0.jpg", "x/../1.jpg", "2.jpg"]
+    assert image_set.is_test.tolist() == [True, True, False]
+    assert image_set.report is not None
+    assert image_set.report["left_out"]["repeated"][0] == "./0.jpg, as test and as train"
+    assert set(image_set.report["queries_in_other_parts"]) == {"0.jpg", "x/../1.jpg"}
 
 
 def test_an_ambiguous_file_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -151,6 +172,17 @@ def test_an_audit_finds_a_leak_in_another_spelling(
     assert len(split.query) == 1
     assert Path(image_set.ids[split.query[0]]).name == file
     assert ("in spite of" in caplog.text) == (file not in listed)
+
+
+def test_an_audit_finds_a_leak_by_another_path(tmp_path: Path) -> None:
+    write_audit_images(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "x").mkdir()
+    (tmp_path / "query.txt").write_text("a.png\n")
+    (tmp_path / "database.txt").write_text("x/../a.png\n./b.png\n")
+    lists = {part: tmp_path / f"{part}.txt" for part in ("query", "database")}
+    image_set, split = load_audit_lists(lists, None, tmp_path / "decoded")
+    assert sorted(image_set.ids) == [str(tmp_path / name) for name in ("a.png", "b.png")]
+    assert set(split.query) <= set(split.database)
 
 
 def test_an_audit_says_why_images_are_missing(

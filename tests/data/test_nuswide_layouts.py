@@ -95,6 +95,17 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
         and (t / "Flickr" / "readme.txt").write_text("see images"),
         "",
     ),
+    "a Flickr with one image": (
+        lambda t: (t / "Flickr").rename(t / "images")
+        and write_image(t / "Flickr" / "zoo" / "0000_1000.jpg", 0),
+        "",
+    ),
+    "labels with a byte order mark": (
+        lambda t: (t / "Groundtruth/AllLabels/Labels_sky.txt").write_bytes(
+            b"\xef\xbb\xbf" + (t / "Groundtruth/AllLabels/Labels_sky.txt").read_bytes()
+        ),
+        "",
+    ),
     "image folders in upper case": (lambda t: (t / "Flickr/zoo").rename(t / "Flickr/ZOO"), ""),
 }  # fmt: skip
 
@@ -183,6 +194,8 @@ def write_separate_labels(folder: Path, kind: str) -> dict[str, list[str]]:
             np.save(folder / f"{part}.npy", values)
         elif kind == "float.npy":
             np.save(folder / f"{part}.float.npy", values.astype(np.float32))
+        elif kind == "npz":
+            np.savez(folder / f"{part}.npz", labels=values, names=np.array(["a", "b"]))
         elif kind == "mat":
             scipy.io.savemat(folder / f"{part}.mat", {"L": values.T.astype(float), "note": "x"})
         elif kind == "sparse.mat":
@@ -196,7 +209,7 @@ def write_separate_labels(folder: Path, kind: str) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("kind", ["txt", "csv", "npy", "float.npy", "mat", "sparse.mat"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "npy", "npz", "float.npy", "mat", "sparse.mat"])
 def test_labels_may_be_in_files_of_their_own(kind: str, tmp_path: Path, expected: tuple) -> None:
     files = write_separate_labels(tmp_path, kind)
     image_set = load_nuswide(tmp_path, **files)
@@ -210,7 +223,12 @@ def test_labels_may_be_in_files_of_their_own(kind: str, tmp_path: Path, expected
         (lambda f, t: f["label_files"].pop(), "names 1 files for 2 of dataset.lists"),
         (lambda f, t: np.save(t / "test.npy", LABELS[:3]), "3 x 81 values, but test_img.txt names"),
         (lambda f, t: np.save(t / "test.npy", np.zeros(14)), "test.npy holds 14 values"),
-        (lambda f, t: np.save(t / "test.npy", np.array(["a"])), "does not hold one array of num"),
+        (lambda f, t: np.save(t / "test.npy", np.array(["a"])), "does not hold an array of num"),
+        (
+            lambda f, t: np.save(t / "test.npy", -LABELS[:14, :21].astype(int)),
+            "npy holds -1 in row",
+        ),
+        (lambda f, t: np.save(t / "test.npy", LABELS[:14, :21] * np.nan), "npy holds nan in row 0"),
         (lambda f, t: (t / "test.npy").write_text("x"), "not an array of numbers as NumPy"),
         (lambda f, t: (t / "test.npy").unlink(), "test.npy cannot be read: No such file"),
         (
@@ -226,6 +244,69 @@ def test_label_files_that_do_not_fit_are_refused(
     damage(files, tmp_path)
     with pytest.raises(UserError, match=message):
         load_nuswide(tmp_path, **files)
+
+
+def write_named_columns(folder: Path, *orders: list[str]) -> list[str]:
+    """CSV lists of test images and of the others, with the concepts in the first line."""
+    names = [n.replace("\\", "/") for n in write_official_nuswide(folder / "official", LABELS)]
+    (folder / "official" / "Flickr").rename(folder / "images")
+    lists = []
+    for part, concepts in zip(("test", "database"), orders, strict=True):
+        rows = [i for i in range(len(names)) if (i % 3 == 0) == (part == "test")]
+        columns = [CONCEPTS.index(concept.lower()) for concept in concepts]
+        lines = [",".join([names[i], *map(str, LABELS[i, columns])]) for i in rows]
+        lists.append(f"{part}.csv")
+        (folder / lists[-1]).write_text("\n".join([",".join(["path", *concepts]), *lines]))
+    return lists
+
+
+def test_columns_that_are_named_may_be_in_any_order(tmp_path: Path, expected: tuple) -> None:
+    frequent = list(FREQUENT)
+    swapped = [frequent[1], frequent[0], *frequent[2:]]  # their counts look as usual
+    lists = write_named_columns(tmp_path, swapped, [name.upper() for name in CONCEPTS[::-1]])
+    with pytest.raises(
+        UserError, match=r"database.csv has 81 labels per line, but test.csv has 21"
+    ):
+        load_nuswide(tmp_path, lists=lists)
+    (tmp_path / "b").mkdir()
+    lists = write_named_columns(tmp_path / "b", swapped, frequent[::-1])
+    image_set = load_nuswide(tmp_path / "b", lists=lists)
+    assert (image_set.checksum, image_set.is_test.tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    "change", [lambda n: "see" if n == "sky" else n, lambda n: n if n != "sky" else "water"]
+)
+def test_columns_of_other_names_are_refused(change: Callable, tmp_path: Path) -> None:
+    lists = write_named_columns(tmp_path, list(FREQUENT), list(FREQUENT))
+    header, _, rows = (tmp_path / "test.csv").read_text().partition("\n")
+    (tmp_path / "test.csv").write_text(f"{','.join(map(change, header.split(',')))}\n{rows}")
+    with pytest.raises(
+        UserError, match="test.csv: column '(see|water)' is not one of the concepts"
+    ):
+        load_nuswide(tmp_path, lists=lists)
+
+
+def test_an_image_that_is_listed_twice_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_official_nuswide(tmp_path, LABELS)
+    for path in [tmp_path / "ImageList/Imagelist.txt", *tmp_path.glob("Groundtruth/*/*.txt")]:
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines, lines[3]]))
+    image_set = load_nuswide(tmp_path, max_invalid_fraction=0.1)
+    assert "left out: 1 repeated" in caplog.text
+    assert image_set.is_test.sum() == len([i for i in range(0, 40, 3) if LABELS[i].any()])
+
+
+def test_missing_images_have_a_hint(tmp_path: Path) -> None:
+    write_official_nuswide(tmp_path, LABELS)
+    for path in list((tmp_path / "Flickr").rglob("*.jpg")):
+        path.rename(path.with_suffix(".png"))
+    with pytest.raises(
+        UserError, match=r"missing: .*\.jpg\. \w+/\w+.png is there, with another suf"
+    ):
+        load_nuswide(tmp_path)
 
 
 def test_mat_files_that_do_not_fit_are_refused(

@@ -81,6 +81,12 @@ def test_a_range_becomes_all_levels(dtype: type) -> None:
     assert levels == [0, 0, 0, 0, 1, 255, 255, 255]
 
 
+def test_levels_are_of_equal_width() -> None:
+    integers = scale_to_8_bits(np.array([0, 1, 2, 3]), (0, 3))
+    assert integers.tolist() == [0, 64, 128, 192]  # a quarter each, as the values are of width 1
+    assert scale_to_8_bits(np.array([0.0, 1.5, 3.0]), (0, 3)).tolist() == [0, 128, 255]
+
+
 def test_the_whole_range_is_that_of_full() -> None:
     values = np.arange(2**16, dtype=np.uint16)
     full = scale_to_8_bits(values, "full")
@@ -201,7 +207,7 @@ def write_folder(folder: Path, images: list[np.ndarray]) -> Path:
         (7, 4090, "[0,4095]"),
         (0, 16383, "[0,16383]"),
         (0, 300, "[0,511]"),
-        (29000, 31500, "[29000,31500]"),
+        (29000, 31500, "[29001,31499]"),
     ],
 )
 def test_a_set_that_uses_little_of_its_range_stops_the_run(
@@ -213,6 +219,9 @@ def test_a_set_that_uses_little_of_its_range_stops_the_run(
         (first + RAMP * (int(last) - int(first))).round().astype(np.uint16)
         for first, last in pairwise(parts)
     ]
+    # Of each image the outermost pixel at either end may be a dead one.
+    low = min(int(np.sort(image, None)[1]) for image in images)
+    high = max(int(np.sort(image, None)[-2]) for image in images)
     images += [np.asarray(sample_image(0)), np.asarray(sample_image(1))]
     source = write_folder(tmp_path / "photos", images)
     expected = (
@@ -223,7 +232,7 @@ def test_a_set_that_uses_little_of_its_range_stops_the_run(
     )
     for cache_decoded in (True, True, False, False):
         with pytest.raises(UserError) as error:
-            load_image_folder(source, cache_decoded=cache_decoded)
+            load_image_folder(source, size=32, cache_decoded=cache_decoded)
         assert str(error.value) == expected
     for pixel_range in ([float(bound) for bound in advice.strip("[]").split(",")], "file"):
         decoded = [
@@ -249,6 +258,48 @@ def test_a_subset_is_judged_by_itself(tmp_path: Path) -> None:
         load(paths[:2], tmp_path / "decoded")
 
 
+def draw(low: int, high: int, seed: int) -> np.ndarray:
+    values = np.random.default_rng(seed).integers(low, high + 1, (40, 40))
+    return values.astype(np.uint16)
+
+
+def with_dead_pixel(image: np.ndarray, value: int = 65535) -> np.ndarray:
+    image = image.copy()
+    image[0, 0] = value
+    return image
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        ([with_dead_pixel(draw(0, 4095, i)) for i in range(6)], "the 6 images of 16 bits use"),
+        ([with_dead_pixel(draw(29000, 31500, i), 0) for i in range(6)], "the 6 images"),
+        (
+            [draw(0, 4095, i) for i in range(39)] + [draw(0, 65535, 39)],
+            "39 of the 40 images of 16 bits use only the values 0 to 4,095",
+        ),
+    ],
+    ids=["a dead pixel in each", "a dead pixel of 0", "one other file"],
+)
+def test_outliers_do_not_hide_a_small_range(
+    images: list[np.ndarray], told: str, tmp_path: Path
+) -> None:
+    source = write_folder(tmp_path / "photos", images)
+    with pytest.raises(UserError, match=told):
+        load_image_folder(source)
+
+
+def test_files_of_small_range_among_others_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [draw(0, 4095 if i < 4 else 65535, i) for i in range(8)]
+    load_image_folder(write_folder(tmp_path / "photos", images))
+    assert "4 of 8 images of 16 bits use less than a quarter of the values" in caplog.text
+    caplog.clear()
+    load_image_folder(write_folder(tmp_path / "photos", [draw(0, 65535, i) for i in range(6)]))
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
     "setting", ["", "fulll", "0,4095", [], [1], [5, 5], [9, 1], [0, 1, 2], [0, float("inf")]]
 )
@@ -268,6 +319,11 @@ def test_the_setting_in_a_configuration(tmp_path: Path) -> None:
         "decoded_dir": str(tmp_path / "decoded"),
         "workers": 1,
         "max_invalid_fraction": 0.0,
+        "path_column": None,
+        "label_columns": None,
+        "split_column": None,
+        "val_as": None,
+        "max_pixels": None,
     }
     assert len(build("dataset", node | {"pixel_range": [0, 4095]})) == 2
     for wrong in ("fulll", ["a", 3], 7, None, [3, 2]):
@@ -275,7 +331,7 @@ def test_the_setting_in_a_configuration(tmp_path: Path) -> None:
             build("dataset", node | {"pixel_range": wrong})
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"dataset.max_pixels=0: must be at least 1"):
-        build("dataset", node | {"max_pixels": 0})
+        build("dataset", node | {"pixel_range": "full", "max_pixels": 0})
 
 
 def test_the_limit_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Sets of torchvision, written small in its own layouts."""
 
+import gzip
 import pickle
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +17,7 @@ from sample_images import write_idx
 from torchvision.datasets.utils import calculate_md5
 
 from deephash.core.errors import UserError
-from deephash.data.datasets.torchvision_set import SETS, torchvision_set
+from deephash.data.datasets.torchvision_set import SETS, _class_names, torchvision_set
 from deephash.data.image_set import ImageSet
 
 RNG = np.random.default_rng(0)
@@ -63,6 +65,27 @@ def test_sets_in_the_format_of_mnist(name: str, tmp_path: Path) -> None:
     assert image_set.is_test.tolist() == [False] * 30 + [True] * 20
     assert image_set.ids[[0, 30]].tolist() == ["train/0", "test/0"]
     assert image_set.classes == tuple(getattr(torchvision.datasets, kind).classes)
+
+
+def test_gzipped_files_are_unpacked_in_place(tmp_path: Path) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    train, test = (write_part(raw, part, n) for part, n in (("train", 30), ("t10k", 20)))
+    for path in list(raw.iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    image_set = load(tmp_path, "FashionMNIST")
+    np.testing.assert_array_equal(image_set.images[:, 0], np.concatenate([train, test]))
+    (raw / "t10k-labels-idx1-ubyte").unlink()
+    (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(b"\x1f\x8b\x08 damaged")
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte.gz cannot be unpacked .* damaged"):
+        load(tmp_path, "FashionMNIST")
+    assert not (raw / "t10k-labels-idx1-ubyte").exists()
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    """As the two cranes of ImageNet."""
+    part = types.SimpleNamespace(classes=[("crane",), ("crane",), ("kite", "bird")])
+    assert _class_names(part) == ("crane (0)", "crane (1)", "kite, bird")
 
 
 def test_options_choose_a_split_of_emnist(tmp_path: Path) -> None:

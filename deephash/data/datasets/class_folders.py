@@ -127,10 +127,16 @@ def _find_parts(source: Path, images: Sequence[str], val_as: ValAs | None) -> Ma
     """What each folder is, if the images lie in the parts of an official split; otherwise empty."""
     top_folders = {name.partition("/")[0] for name in images if "/" in name}
     nested_folders = {name.partition("/")[0] for name in images if name.count("/") > 1}
-    if not any(folder.lower() in PARTS for folder in nested_folders):
-        return {}
     names = {folder.lower() for folder in top_folders}
     kinds = {PARTS.get(name, "unknown") for name in names}
+    if not nested_folders and "unknown" not in kinds and len(kinds) > 1:
+        raise UserError(
+            f"dataset.path={source} looks like a split into {', '.join(sorted(names))}, but holds "
+            "no class folders. Sort the images of each part into class folders, or give a list of "
+            "files and labels."
+        )
+    if not any(folder.lower() in PARTS for folder in nested_folders):
+        return {}
     if "unknown" in kinds or "train" not in kinds or len(kinds) == 1:
         raise UserError(
             f"dataset.path={source} looks like a split into {', '.join(sorted(names))}. A split is "

@@ -1,12 +1,16 @@
-"""Downloading the files of public data sets that are not present."""
+"""Downloading the files of public data sets that are not present, and unpacking them."""
 
+import gzip
 import logging
+import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
 from deephash.core.errors import UserError
+from deephash.core.io import atomic_write
 from deephash.data.files.names import escape_undecodable
 
 logger = logging.getLogger(__name__)
@@ -56,3 +60,24 @@ def ensure_downloaded(
             f"failed: {reason}. Unpack them there, from {url}, or set data_dir to the folder that "
             f"holds {subfolder}/. dataset=digits needs no download."
         ) from None
+
+
+def unpack_idx(folder: Path) -> None:
+    """Unpack the gzipped files of MNIST's format in a folder, each beside itself.
+
+    Raises:
+        UserError: one cannot be unpacked.
+    """
+    for packed in sorted(folder.glob("*-ubyte.gz")):
+        target = packed.with_suffix("")
+        if target.exists():
+            continue
+        try:
+            with gzip.open(packed) as source, atomic_write(target) as path, path.open("wb") as file:
+                shutil.copyfileobj(source, file)
+        except (OSError, EOFError, zlib.error) as error:
+            reason = getattr(error, "strerror", None) or "it is damaged"
+            raise UserError(
+                f"{packed} cannot be unpacked beside itself: {reason}. Unpack it yourself, or "
+                "delete it, and it is downloaded again."
+            ) from None

@@ -7,7 +7,8 @@ from deephash.data.datasets.class_folders import ValAs, list_class_folders
 from deephash.data.datasets.image_table import Columns, list_table
 from deephash.data.files.cleaning import DecodingOptions
 from deephash.data.files.pixel_range import PixelRangeSetting
-from deephash.data.files.tables import SUFFIXES, read_table
+from deephash.data.files.sources import check_source
+from deephash.data.files.tables import read_table
 from deephash.data.image_set import ImageSet
 
 
@@ -21,12 +22,12 @@ def image_folder(
     decoded_dir: str,
     workers: int | None,
     max_invalid_fraction: float,
-    path_column: str | int | None = None,
-    label_columns: str | int | list[str] | list[int] | None = None,
-    split_column: str | int | None = None,
-    val_as: ValAs | None = None,
-    pixel_range: PixelRangeSetting = "full",
-    max_pixels: int | None = None,
+    path_column: str | int | None,
+    label_columns: str | int | list[str] | list[int] | None,
+    split_column: str | int | None,
+    val_as: ValAs | None,
+    pixel_range: PixelRangeSetting,
+    max_pixels: int | None,
 ) -> ImageSet:
     """Load images from a folder of class folders, or from a list.
 
@@ -85,6 +86,12 @@ def image_folder(
         ...         decoded_dir=f"{folder}/decoded",
         ...         workers=1,
         ...         max_invalid_fraction=0.0,
+        ...         path_column=None,
+        ...         label_columns=None,
+        ...         split_column=None,
+        ...         val_as=None,
+        ...         pixel_range="full",
+        ...         max_pixels=None,
         ...     )
         >>> image_set.ids.tolist(), image_set.classes, image_set.images.shape
         (['cat/0.jpg', 'dog/0.jpg'], ('cat', 'dog'), (2, 3, 16, 16))
@@ -99,21 +106,16 @@ def image_folder(
     options = DecodingOptions(
         size, cache_decoded, decoded_dir, workers, max_invalid_fraction, pixel_range, max_pixels
     )
+    check_source(path, root)
     source = Path(path)
     if source.is_dir():
         listing = list_class_folders(source, val_as)
-    elif source.suffix.lower() in SUFFIXES:
+    else:
         listing = list_table(
             read_table(source),
             Path(root) if root else source.parent,
             columns=Columns(path_column, label_columns, split_column),
             label_separator=label_separator,
             val_as=val_as,
-        )
-    else:
-        problem = "this is not a list" if source.exists() else "there is no such folder"
-        raise UserError(
-            f"dataset.path={path}: {problem}. Give a folder of class folders, or a list "
-            f"({', '.join(SUFFIXES)})."
         )
     return listing.load(options)

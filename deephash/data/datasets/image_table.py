@@ -67,6 +67,8 @@ def list_table(
     cells = table.column(path_column)
     spellings = [tuple(dict.fromkeys((cell, use_forward_slashes(cell)))) for cell in cells]
     _check_no_header(table, root)
+    if columns.path is None:
+        _check_path_column(table, root, path_column)
     places = [f"{source}, line {line}" for line in table.lines]
     paths, hint = find_listed_files(source, root, places, spellings)
     if hint and not any(map(os.path.isfile, paths)):
@@ -187,12 +189,14 @@ def _read_split_column(table: Table, column: int, val_as: ValAs | None) -> npt.N
 
 def _check_path_column(table: Table, root: Path, path_column: int) -> None:
     """Refuse paths that are no images if another column holds images."""
-    if has_image_suffix(table.rows[0][path_column]):
-        return
-    for column, name in enumerate(table.columns):
+
+    def holds_images(column: int) -> bool:
         cell = use_forward_slashes(table.rows[0][column])
-        if has_image_suffix(cell) or os.path.isfile(root / cell):
-            raise UserError(
-                f"{table.source}: column '{table.columns[path_column]}' holds no paths of images, "
-                f"but column '{name}' does. Set dataset.path_column={name}."
-            )
+        return has_image_suffix(cell) or os.path.isfile(root / cell)
+
+    others = [name for i, name in enumerate(table.columns) if holds_images(i)]
+    if others and not holds_images(path_column):
+        raise UserError(
+            f"{table.source}: column '{table.columns[path_column]}' holds no paths of images, "
+            f"but column '{others[0]}' does. Set dataset.path_column={others[0]}."
+        )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from deephash.core.errors import UserError
-from deephash.data.datasets.download import ensure_downloaded
+from deephash.data.datasets.download import ensure_downloaded, unpack_idx
 from deephash.data.image_set import ImageSet
 
 FOLDER = "MNIST/raw"
@@ -19,13 +19,14 @@ def mnist(data_dir: str) -> ImageSet:
     """Load the 70,000 digits of 28 x 28 pixels, training images first.
 
     Args:
-        data_dir: holds `MNIST/raw/`, or is where the files are downloaded to.
+        data_dir: holds `MNIST/raw/`, its files gzipped or not, or is where they are downloaded to.
 
     Raises:
         UserError: files are missing and cannot be downloaded, or a file is truncated.
     """
     from torchvision.datasets import MNIST  # slow to import
 
+    unpack_idx(Path(data_dir, FOLDER))
     ensure_downloaded(
         "mnist",
         Path(data_dir),

@@ -40,9 +40,9 @@ def nuswide(
     decoded_dir: str,
     workers: int | None,
     max_invalid_fraction: float,
-    label_files: list[str] | None = None,
-    pixel_range: PixelRangeSetting = "full",
-    max_pixels: int | None = None,
+    label_files: list[str],
+    pixel_range: PixelRangeSetting,
+    max_pixels: int | None,
 ) -> ImageSet:
     """Load the images that have a concept of the subset.
 
@@ -62,8 +62,8 @@ def nuswide(
         workers: number of threads or processes that decode; None for the number of CPU cores.
         max_invalid_fraction: how many images may be missing, broken or listed twice, and how many
             labels may be invalid, as a fraction of the images.
-        label_files: names of the files with the labels of each list (text, .npy or .mat), if the
-            lists hold paths alone.
+        label_files: names of the files with the labels of each list (text, .npy, .npz or .mat), if
+            the lists hold paths alone.
         pixel_range: which values of images of over 8 bits become 0 to 255: `full`, 0 to 65,535;
             `file`, from the lowest to the highest of the file; or `[lowest, highest]`.
         max_pixels: the most pixels that a file may have; None for Pillow's limit of 179 million.
@@ -76,7 +76,7 @@ def nuswide(
     if label_files and not lists:
         raise UserError("dataset.label_files: name the lists of their images with dataset.lists.")
     if lists:
-        annotations = read_label_lists(place, lists, order, label_files or ())
+        annotations = read_label_lists(place, lists, order, label_files)
     else:
         annotations = read_official_files(place, max_invalid_fraction)
     concepts = SUBSETS[subset]
@@ -108,11 +108,13 @@ def nuswide(
         )
     image_folder, files = _find_image_files(place)
     used_names = [annotations.names[row] for row in rows]
-    found = NameIndex(files).find_all(
+    index = NameIndex(files)
+    found = index.find_all(
         place,
         [f"dataset.folder={place}"] * len(rows),
         [(name, name.rpartition("/")[2]) for name in used_names],
     )
+    missing = next((n for n, row in zip(used_names, found, strict=True) if row is None), None)
     unique_ids = dict.fromkeys(ids[row] for row in rows)  # a list may repeat images
     flickr_ids = Counter(_flickr_id(image_id) for image_id in unique_ids)
     listing = Listing(
@@ -126,6 +128,7 @@ def nuswide(
         labels=labels[rows],
         classes=tuple(concepts),
         is_test=annotations.is_test[rows],
+        missing_hint="" if missing is None else index.explain_missing(missing),
         notes={
             "subset": subset,
             "rows_in_total": len(ids),
@@ -154,19 +157,19 @@ def _flickr_id(name: str) -> str:
 
 
 def _find_image_files(place: Path) -> tuple[Path, list[str]]:
-    """The first folder that holds images, and their relative paths.
+    """The folder that holds most images, and their relative paths.
 
     Links to folders are followed, but each folder is visited once.
     """
     existing = [folder for name in IMAGE_FOLDERS if (folder := find_folder(place, name)).is_dir()]
-    for folder in existing:
-        files = _walk_images(folder)
-        if files:
-            return folder, files
-    problem = f"holds no images: {existing[0]} is empty" if existing else "holds no images"
+    found = [(folder, _walk_images(folder)) for folder in existing]
+    folder, files = max(found, key=lambda item: len(item[1]), default=(place, []))
+    if files:
+        return folder, files
     raise UserError(
-        f"dataset.folder={place} {problem}: it should contain a folder named "
-        f"{', '.join(IMAGE_FOLDERS[:-1])} or {IMAGE_FOLDERS[-1]} with the photographs."
+        f"dataset.folder={place} holds no images: it should contain a folder named "
+        f"{', '.join(IMAGE_FOLDERS[:-1])} or {IMAGE_FOLDERS[-1]} with the photographs"
+        f"{f', but there are none in {folder}' if existing else ''}."
     )
 
 

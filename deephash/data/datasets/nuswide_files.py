@@ -1,5 +1,6 @@
 """The official annotation files of NUS-WIDE."""
 
+import codecs
 import logging
 import os
 from collections.abc import Sequence
@@ -135,15 +136,16 @@ def _find_test_images(
     path: Path, names: list[str], max_invalid_fraction: float
 ) -> npt.NDArray[np.bool_]:
     """Which images are in the official test list: bool (n,); none if there is no such list."""
-    is_test = np.zeros(len(names), dtype=bool)
     if not path.is_file():
-        return is_test
+        return np.zeros(len(names), dtype=bool)
     images = read_list(path)
-    index = NameIndex(names)
+    known = list(dict.fromkeys(names))  # a list may repeat images
+    index = NameIndex(known)
     rows = index.find_images(images)
-    is_test[[row for row in rows if row is not None]] = True
+    test_names = {known[row] for row in rows if row is not None}
+    is_test = np.array([name in test_names for name in names])
     unknown = [image.name for image, row in zip(images, rows, strict=True) if row is None]
-    if not is_test.any():
+    if not test_names:
         raise UserError(
             f"{path} names none of the images, whose names are like {names[0]}. Write them as in "
             "the other lists, or remove the file: then there are no official test images."
@@ -171,7 +173,7 @@ def _read_label_column(path: Path, image_count: int) -> tuple[Labels, list[str]]
     Blank lines are skipped if there are labels for all images without them.
     """
     try:
-        text = path.read_bytes().rstrip()
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).rstrip()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     digits = np.frombuffer(text.translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")

@@ -38,6 +38,7 @@ def read_label_lists(
         folder: of the lists.
         lists: names of the lists.
         order: "frequency" or "alphabetical" order of the columns; None infers it from their counts.
+            Columns that are named after concepts need neither.
         label_files: names of the files with the 0s and 1s of each list, if they are not in it.
 
     Raises:
@@ -53,15 +54,20 @@ def read_label_lists(
     test_names: set[str] = set()
     other_names: set[str] = set()
     column_count: int | None = None
+    concepts: Sequence[str] | None = None
     for list_name, label_file in zip_longest(lists, label_files):
-        images = _read_label_list(folder, list_name, label_file)
+        images, named = _read_label_list(folder, list_name, label_file)
         label_count = len(images[0][2])
         column_count = label_count if column_count is None else column_count
-        if label_count != column_count:
+        if label_count != column_count or (concepts and named and {*concepts} != {*named}):
             raise UserError(
                 f"{folder / (label_file or list_name)} has {label_count} labels per line, but "
-                f"{lists[0]} has {column_count}."
+                f"{lists[0]} has {column_count}, or others."
             )
+        concepts = concepts or named
+        if concepts and named:
+            columns = [named.index(concept) for concept in concepts]
+            images = [(n, name, [values[i] for i in columns]) for n, name, values in images]
         known = list(first_occurrence)
         same = NameIndex(known).find_all(
             folder / list_name,
@@ -85,10 +91,11 @@ def read_label_lists(
         for row, column in np.argwhere((all_values != "0") & (all_values != "1"))
     ]
     labels = (all_values == "1").astype(np.uint8)
+    source = folder / (label_files[0] if label_files else lists[0])
     return Annotations(
         names=[name for name, _, _ in rows],
         labels=labels,
-        concepts=_infer_concepts(folder / lists[0], labels.sum(axis=0), order),
+        concepts=concepts or _infer_concepts(source, labels.sum(axis=0), order),
         is_test=np.array([name in test_names for name, _, _ in rows]),
         invalid_labels=invalid_labels,
         test_images_in_other_lists=sorted(test_names & other_names),
@@ -103,20 +110,35 @@ def _is_test_list(name: str) -> bool:
 
 def _read_label_list(
     folder: Path, list_name: str, label_file: str | None
-) -> list[tuple[int, str, list[str]]]:
-    """Line, name and labels of each image."""
+) -> tuple[list[tuple[int, str, list[str]]], list[str] | None]:
+    """Line, name and labels of each image; and the concepts of the labels, if they are named."""
     source = find_entry(folder, list_name)
     if label_file is None:
         table = _read_label_table(source)
-        return [
+        images = [
             (line, use_forward_slashes(path), values)
             for line, (path, *values) in zip(table.lines, table.rows, strict=True)
         ]
-    images = read_list(source)
-    if not images:
+        return images, _named_concepts(table)
+    listed = read_list(source)
+    if not listed:
         raise UserError(f"{source} names no image.")
-    matrix = read_label_matrix(find_entry(folder, label_file), len(images), list_name)
-    return [(image.line, image.name, values) for image, values in zip(images, matrix, strict=True)]
+    matrix = read_label_matrix(find_entry(folder, label_file), len(listed), list_name)
+    return [(i.line, i.name, values) for i, values in zip(listed, matrix, strict=True)], None
+
+
+def _named_concepts(table: Table) -> list[str] | None:
+    """The concepts that the columns are named after; None if they have other names."""
+    names = [name.lower() for name in table.columns[1:]]
+    unknown = [name for name in names if name not in CONCEPTS]
+    if len(unknown) == len(names):
+        return None
+    if unknown or len({*names}) < len(names):
+        other = unknown[0] if unknown else next(n for n in names if names.count(n) > 1)
+        raise UserError(
+            f"{table.source}: column '{other}' is not one of the concepts of NUS-WIDE, each once."
+        )
+    return names
 
 
 def _read_label_table(source: Path) -> Table:
@@ -145,8 +167,9 @@ def _infer_concepts(
     known_concepts = {10: frequent, 21: frequent, 81: CONCEPTS}
     if len(counts) not in known_concepts:
         raise UserError(
-            f"{source} has {len(counts)} labels per line: lists of NUS-WIDE have 81, 21 or 10. If "
-            "the labels are in files of their own, name these with dataset.label_files=[...]."
+            f"{source} has {len(counts)} labels per line: lists of NUS-WIDE have 81, 21 or 10. "
+            "Remove other columns, or name the concepts in the first line of a .csv; if the labels "
+            "are in files of their own, name these with dataset.label_files=[...]."
         )
     orders = {"alphabetical": sorted(known_concepts[len(counts)]), "frequency": frequent}
     if order is not None:

@@ -11,6 +11,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from deephash.core.errors import UserError, did_you_mean
+from deephash.data.datasets.download import unpack_idx
 from deephash.data.files.cleaning import DecodingOptions, Listing
 from deephash.data.image_set import ImageSet
 
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 def torchvision_set(
     *,
     name: str,
-    options: dict[str, Any],
+    options: dict[str, Any] | None,
     data_dir: str,
     size: int,
     cache_decoded: bool,
@@ -65,7 +66,8 @@ def torchvision_set(
             f"dataset.name={name}: torchvision has no such set of labelled images. "
             f"{did_you_mean(name, SETS)}"
         )
-    parts = {part: _open(kind, part, Path(data_dir), options) for part in SETS[kind]}
+    unpack_idx(Path(data_dir, kind, "raw"))  # of sets in the format of MNIST
+    parts = {part: _open(kind, part, Path(data_dir), options or {}) for part in SETS[kind]}
     classes = _class_names(next(iter(parts.values())))
     is_test = np.concatenate(
         [np.full(len(part), i > 0 and i == len(parts) - 1) for i, part in enumerate(parts.values())]
@@ -168,4 +170,6 @@ def _class_names(part: Any) -> tuple[str, ...]:
     if names is None:
         labels = _read_labels(part) if hasattr(part, "data") else [n for _, n in _list_files(part)]
         names = range(int(max(labels)) + 1)
-    return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
+    texts = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names]
+    # ImageNet has two classes named crane.
+    return tuple(f"{t} ({i})" if texts.count(t) > 1 else t for i, t in enumerate(texts))

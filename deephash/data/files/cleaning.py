@@ -14,6 +14,7 @@ import torch
 from deephash.core.errors import UserError
 from deephash.core.io import write_json
 from deephash.data.files.decoded_cache import decode_files
+from deephash.data.files.labels import find_similar_names
 from deephash.data.files.names import escape_undecodable
 from deephash.data.files.pixel_range import PixelRangeSetting, parse_pixel_range
 from deephash.data.image_set import ImageSet
@@ -104,12 +105,14 @@ class Listing:
                 f"{_join_first(self.classes)}."
             )
         is_usable = np.ones(row_count, dtype=bool)
-        first_rows: dict[str, int] = {}
+        first_rows: dict[str, int] = {}  # of ids, and of files that are listed by several
         is_labelled = np.atleast_1d(
             self.labels >= 0 if self.labels.ndim == 1 else self.labels.any(axis=1)
         )
         for row, (image_id, path) in enumerate(zip(self.ids, self.paths, strict=True)):
-            first_row = first_rows.setdefault(image_id, row)
+            first_row = first_rows.setdefault(f"id {image_id}", row)
+            if first_row == row:
+                first_row = first_rows.setdefault(os.path.abspath(path), row)
             if first_row != row:
                 difference = self._merge_repeated(first_row, row)
                 self._leave_out("repeated", image_id + difference, is_usable, row)
@@ -163,7 +166,7 @@ class Listing:
         if self.is_test[row] != self.is_test[first_row]:
             difference += ", as test and as train"
             self.is_test[first_row] = True
-            image_id = self.ids[row]
+            image_id = self.ids[first_row]
             self.notes.setdefault("queries_in_other_parts", {})[image_id] = ["train", "database"]
         return difference
 
@@ -218,6 +221,9 @@ class Listing:
                 f"{self.source}: all images are of one class, '{self.classes[used[0]]}'. Name the "
                 "folder that holds the class folders, or give a list with several labels."
             )
+        for first, second in find_similar_names(self.classes)[:1]:
+            told = f"{self.name}: different classes are named {first!r} and {second!r}"
+            logger.warning("%s", escape_undecodable(told))
         empty = [self.classes[i] for i in np.setdiff1d(np.arange(len(self.classes)), used)]
         if empty:
             self.notes["classes_without_images"] = empty

@@ -27,7 +27,7 @@ from deephash.data.files.fingerprints import (
     fingerprint,
     fingerprint_whole,
 )
-from deephash.data.files.pixel_range import PixelRange, check_used_range
+from deephash.data.files.pixel_range import PixelRange, check_used_ranges
 from deephash.data.files.store_filling import StoreFiller
 from deephash.data.files.threads import map_in_threads
 
@@ -154,8 +154,7 @@ def decode_files(
         _verify(store, index, np.unique(rows[is_usable]), workers)
     has_range = records["lowest"] <= records["highest"]
     if has_range.any():
-        lowest, highest = records["lowest"][has_range], records["highest"][has_range]
-        check_used_range(int(lowest.min()), int(highest.max()), len(lowest))
+        check_used_ranges(records["lowest"][has_range], records["highest"][has_range])
     images = ImageFiles(
         paths=np.array([str(path) for path in paths], dtype=object),
         size=size,

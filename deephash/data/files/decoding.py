@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
-from deephash.data.files.pixel_range import PixelRange, scale_to_8_bits, uses_small_range
+from deephash.data.files.pixel_range import (
+    PixelRange,
+    find_used_range,
+    scale_to_8_bits,
+    uses_small_range,
+)
 
 WHITE = (255, 255, 255)
 MAX_PIXELS = 178_956_970  # Pillow's own limit
@@ -32,7 +37,7 @@ class DecodedFile:
         pixels: uint8 (size, size, 3).
         file_pixels: number of pixels in the file.
         value_range: lowest and highest value of a file of 16 bits that is decoded with
-            `pixel_range="full"`; None for others.
+            `pixel_range="full"`, without outliers; None for others.
     """
 
     pixels: Pixels
@@ -136,11 +141,12 @@ def _to_8_bits(
         if values.dtype == np.int32 and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (1,):
             values = values.view(np.uint32)  # Pillow has no mode for them
         grey = Image.fromarray(scale_to_8_bits(values, pixel_range))
-        return grey, (int(values.min()), int(values.max())) if pixel_range == "full" else None
+        return grey, find_used_range(values) if pixel_range == "full" else None
     if not is_deep:
         return image, None
-    bands = np.reshape(image.getextrema(), (-1, 2))[:3]  # without that of transparency
-    value_range = int(bands.min()) << 8, int(bands.max()) << 8 | 255
+    colours = np.asarray(image)[..., :3]  # without transparency
+    lowest, highest = find_used_range(colours)
+    value_range = lowest << 8, highest << 8 | 255
     if pixel_range == "full":
         return image, value_range
     if pixel_range == "file" and not uses_small_range(*value_range):

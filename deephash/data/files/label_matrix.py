@@ -1,6 +1,9 @@
-"""Labels in a file of their own: a row of 0 and 1 per image, as text, .npy or .mat."""
+"""Labels in a file of their own: a row of 0 and 1 per image, as text, .npy, .npz or .mat."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +18,33 @@ def read_label_matrix(path: Path, image_count: int, list_name: str) -> list[list
     """Read the labels of the images of a list.
 
     Args:
-        path: text with values separated by blanks or commas, .npy, or .mat of MATLAB up to 7.2.
+        path: text with values separated by blanks or commas, .npy, .npz, or .mat of MATLAB up to
+            7.2. Of several arrays, one has a row or column for each image.
         image_count: how many images the list names.
         list_name: its name, for error messages.
 
     Returns:
-        A row of values for each image; whole numbers without a fraction.
+        A row of values for each image.
 
     Raises:
-        UserError: the file cannot be read, or does not have a row for each image.
+        UserError: the file cannot be read, does not have a row for each image, or an array holds
+            other values than 0 and 1.
     """
     suffix = path.suffix.lower()
-    if suffix in (".npy", ".mat"):
-        array = _read_npy(path) if suffix == ".npy" else _read_mat(path, image_count)
+    if suffix in (".npy", ".npz", ".mat"):
+        arrays = _read_mat(path) if suffix == ".mat" else _read_npy(path)
+        array = _choose_array(path, arrays, image_count)
         if array.ndim == 2 and array.shape[0] != image_count == array.shape[1]:
             array = array.T  # as MATLAB's users keep them
         _check_row_count(path, array.shape, image_count, list_name)
-        whole = array.astype(np.int64)
-        values = whole if np.array_equal(whole, array) else array
-        return values.astype(str).tolist()
+        is_other = (array != 0) & (array != 1)
+        if is_other.any():
+            row, column = np.argwhere(is_other)[0]
+            raise UserError(
+                f"{path} holds {array[row, column]} in row {row}, column {column}, from 0. Give "
+                "labels of 0 and 1."
+            )
+        return (array == 1).astype(np.uint8).astype(str).tolist()
     rows = [line.replace(",", " ").split() for _, line in read_lines(path)]
     widths = {len(row) for row in rows}
     if len(widths) > 1:
@@ -50,25 +61,22 @@ def _check_row_count(path: Path, shape: tuple[int, ...], image_count: int, list_
         )
 
 
-def _read_npy(path: Path) -> npt.NDArray[np.generic]:
+def _read_npy(path: Path) -> dict[str, Any]:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        loaded = np.load(path, allow_pickle=False)
+        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         reason = getattr(error, "strerror", None) or "not an array of numbers as NumPy writes it"
         raise UserError(f"{path} cannot be read: {reason}.") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise UserError(f"{path} does not hold one array of numbers.")
-    return array
 
 
-def _read_mat(path: Path, image_count: int) -> npt.NDArray[np.generic]:
-    """The one matrix with a row or column per image."""
+def _read_mat(path: Path) -> dict[str, Any]:
     try:
         from scipy.io import loadmat  # type: ignore[import-untyped]
     except ImportError:
         raise UserError(f"{path}: {NEEDS_SCIPY}.") from None
     try:
-        variables = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+        return {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
     except NotImplementedError:
         raise UserError(
             f"{path} is of MATLAB 7.3, which is not read. Save it with -v7, or as .npy."
@@ -76,7 +84,18 @@ def _read_mat(path: Path, image_count: int) -> npt.NDArray[np.generic]:
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or "not a file of MATLAB"
         raise UserError(f"{path} cannot be read: {reason}.") from None
+
+
+def _choose_array(
+    path: Path, variables: Mapping[str, Any], image_count: int
+) -> npt.NDArray[np.generic]:
+    """The only array, or the one matrix with a row or column for each image."""
     arrays = {k: v.toarray() if hasattr(v, "toarray") else v for k, v in variables.items()}
+    if len(arrays) == 1:
+        (array,) = arrays.values()
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{path} does not hold an array of numbers.")
+        return array
     fitting = [
         name
         for name, array in arrays.items()

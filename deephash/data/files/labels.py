@@ -1,15 +1,19 @@
 """Labels as text, and their encoding as class indices or multi-hot labels."""
 
 import ast
+import json
+import logging
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deephash.core.errors import UserError
+from deephash.data.files.names import escape_undecodable
 from deephash.data.files.tables import Table
 
 NEEDS_LABELS = (
@@ -18,26 +22,21 @@ NEEDS_LABELS = (
 )
 # Missing values, as pandas reads and writes them.
 MISSING = {
-    "",
-    "nan",
-    "NaN",
-    "-nan",
-    "-NaN",
-    "None",
-    "null",
-    "NULL",
-    "NA",
-    "N/A",
-    "n/a",
-    "<NA>",
-    "#N/A",
-}
+    "", "nan", "NaN", "-nan", "-NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "#NA",
+    "#N/A", "#N/A N/A", "NaT", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
+}  # fmt: skip
 TRUE, FALSE = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
-WHOLE_FLOAT = re.compile(r"-?\d+\.0+")
+WHOLE_NUMBER = re.compile(r"-?\d+(\.0+)?")
 ADJACENT_STRINGS = re.compile(r"""['"]\s+['"]""")
-SEPARATORS = (";", ",", "|", "/", "+", "&", " ")
+PRINTED_OBJECT = re.compile(r"\w+\(([\[{(].*)?\)", re.DOTALL)  # such as array(['a']), set()
+BITS = re.compile("[01]{3,}")  # a vector without a separator, or a number of these digits
+SEPARATORS = (";", ",", "|", "/", "+", "&", "\t", ":", " and ", " ")
+SEPARATORS_OF_WORDS = (" and ", " ", "_", "-")  # stand within the name of one class, too
 # Labels look composed if there are so many classes, of so few images on average.
 MIN_SUSPICIOUS_CLASSES, MAX_IMAGES_PER_CLASS = 20, 10
+MAX_SHOWN_LETTERS = 60
+
+logger = logging.getLogger(__name__)
 
 
 def encode_labels(
@@ -98,8 +97,9 @@ def read_class_names(
             place = table.describe_cell(row, column)
             names = _read_list(cell, place)
             names_of_rows.append(split_labels(cell, label_separator) if names is None else names)
-    if all(WHOLE_FLOAT.fullmatch(name) for names in names_of_rows for name in names):
+    if all(WHOLE_NUMBER.fullmatch(name) for names in names_of_rows for name in names):
         names_of_rows = [tuple(n.partition(".")[0] for n in names) for names in names_of_rows]
+        _warn_of_negative_class(table, names_of_rows)
     if label_separator is not None:
         _check_no_vectors(table, column, names_of_rows)
         _check_no_other_separator(table, column, names_of_rows)
@@ -108,57 +108,106 @@ def read_class_names(
 
 def _read_list(cell: str, place: str) -> tuple[str, ...] | None:
     """The elements of a list in the syntax of Python or JSON; None if the cell is no list."""
-    if cell[0] + cell[-1] not in ("[]", "()", "{}"):
+    if cell[0] + cell[-1] not in ("[]", "()", "{}") and not PRINTED_OBJECT.fullmatch(cell):
         return None
-    try:
-        if ADJACENT_STRINGS.search(cell):  # as numpy prints arrays; Python would join the strings
-            raise ValueError
-        values = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        values = None
-    if not isinstance(values, list | tuple | set):
+    values = _parse_list(cell)
+    if values is None or any(isinstance(value, list | tuple | set | dict) for value in values):
         if cell[0] == "(":
             return None  # a name in parentheses
         raise UserError(
-            f"{place}: {cell} looks like a list of labels, but is none in the syntax of Python or "
-            "JSON, such as ['a', 'b']. If it is the name of a class, set "
+            f"{place}: {_shorten(cell)} looks like a list of labels, but is none in the syntax of "
+            "Python or JSON, such as ['a', 'b']. If it is the name of a class, set "
             "dataset.label_separator=null."
         )
-    return tuple(str(value).strip() for value in values)
+    return tuple(name for value in values if (name := str(value).strip()) not in MISSING)
+
+
+def _parse_list(cell: str) -> list[Any] | tuple[Any, ...] | set[Any] | None:
+    """A list in the syntax of JSON or Python; None if the cell is neither."""
+    for parse in (json.loads, ast.literal_eval):  # Python takes the escapes of JSON for others
+        if parse is ast.literal_eval and ADJACENT_STRINGS.search(cell):
+            return None  # as numpy prints arrays; Python would join the strings
+        try:
+            values = parse(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(values, list | tuple | set):
+            return values
+    return None
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_LETTERS else f"{text[:MAX_SHOWN_LETTERS]}…"
+
+
+def _warn_of_negative_class(table: Table, names_of_rows: list[tuple[str, ...]]) -> None:
+    """Warn of -1 among other whole numbers: in many sets it stands for no label."""
+    counts = Counter(name for names in names_of_rows for name in names)
+    if counts["-1"] and len(counts) > 2 and not any(n[0] == "-" for n in counts if n != "-1"):
+        logger.warning(
+            "%s: -1 is a class of %s images; if it means that they have no label, leave its cells "
+            "empty",
+            escape_undecodable(str(table.source)),
+            f"{counts['-1']:,}",
+        )
 
 
 def _check_no_vectors(table: Table, column: int, names_of_rows: list[tuple[str, ...]]) -> None:
     """Refuse cells such as 0,1,0: they would be the classes '0' and '1'."""
-    separated = [
-        re.split("[^0-9]+", names[0]) if len(names) == 1 else list(names) for names in names_of_rows
-    ]
-    row = next((row for row, names in enumerate(separated) if len(names) > 1), None)
-    if row is not None and {name for names in separated for name in names} <= {"0", "1"}:
+    vectors = [re.findall(r"[\w.]+", " ".join(names).lower()) for names in names_of_rows]
+    cells = {vector[0] for vector in vectors if len(vector) == 1}
+    if all(map(BITS.fullmatch, cells)) and len({*map(len, cells)}) == 1:
+        vectors = [[*vector[0]] if len(vector) == 1 else vector for vector in vectors]
+        is_vector = [vector.count("1") > 1 for vector in vectors]
+    else:
+        is_vector = [len(vector) > 1 for vector in vectors]
+    if any(is_vector) and {value for vector in vectors for value in vector} <= TRUE | FALSE:
+        row = is_vector.index(True)
         raise UserError(
-            f"{table.describe_cell(row, column)}: '{table.rows[row][column]}' looks like a vector "
-            "of 0 and 1. Give a column of 0 and 1 for each class, with its name in the first line."
+            f"{table.describe_cell(row, column)}: '{_shorten(table.rows[row][column])}' looks like "
+            "a vector of 0 and 1. Give a column of 0 and 1 for each class, with its name in the "
+            "first line."
         )
 
 
 def _check_no_other_separator(
     table: Table, column: int, names_of_rows: list[tuple[str, ...]]
 ) -> None:
-    """Refuse labels that look composed: many classes of few images, made of fewer parts."""
+    """Refuse labels that look composed of others.
+
+    Either there are many classes of few images, made of fewer parts; or the parts are classes, too.
+    """
     counts = Counter(name for names in names_of_rows for name in names)
-    if len(counts) < MIN_SUSPICIOUS_CLASSES or counts.total() > MAX_IMAGES_PER_CLASS * len(counts):
-        return
-    for separator in SEPARATORS:
-        composed = [name for name in counts if separator in name.strip(separator)]
-        parts = {part.strip() for name in counts for part in name.split(separator)}
-        if 3 * len(composed) >= len(counts) and 2 * len(parts - {""}) <= len(counts):
-            row = next(r for r, names in enumerate(names_of_rows) if composed[0] in names)
-            raise UserError(
-                f"{table.describe_cell(row, column)}: '{composed[0]}' seems to hold several "
-                f"labels: there are {len(counts):,} different ones for {len(names_of_rows):,} "
-                f"images, made of {len(parts - {''}):,} parts. Set "
-                f"'dataset.label_separator=\"{separator}\"', or dataset.label_separator=null if "
-                "each is one class."
+    are_many = MIN_SUSPICIOUS_CLASSES <= len(counts) >= counts.total() / MAX_IMAGES_PER_CLASS
+    for separator in dict.fromkeys((*SEPARATORS, *SEPARATORS_OF_WORDS)):
+        parts_of = {n: {part.strip() for part in n.split(separator)} - {""} for n in counts}
+        composed = [name for name, parts in parts_of.items() if len(parts) > 1]
+        parts = set().union(*parts_of.values())
+        of_others = [name for name in composed if parts_of[name] <= counts.keys()]
+        if of_others and (
+            separator not in SEPARATORS_OF_WORDS or 3 * len(of_others) >= len(counts)
+        ):
+            example = of_others[0]
+            reason = f"{' and '.join(sorted(parts_of[example])[:2])} are labels of other images"
+        elif (
+            are_many
+            and separator in SEPARATORS
+            and 3 * len(composed) >= len(counts)
+            and 2 * len(parts) <= len(counts)
+        ):
+            example = composed[0]
+            reason = (
+                f"there are {len(counts):,} different ones for {len(names_of_rows):,} images, made "
+                f"of {len(parts):,} parts"
             )
+        else:
+            continue
+        row = next(row for row, names in enumerate(names_of_rows) if example in names)
+        raise UserError(
+            f"{table.describe_cell(row, column)}: '{_shorten(example)}' seems to hold several "
+            f"labels: {reason}. Set 'dataset.label_separator=\"{separator}\"', or "
+            "dataset.label_separator=null if each is one class."
+        )
 
 
 def read_multi_hot(table: Table, columns: Sequence[int]) -> npt.NDArray[np.uint8]:
@@ -174,12 +223,14 @@ def read_multi_hot(table: Table, columns: Sequence[int]) -> npt.NDArray[np.uint8
     is_missing = np.zeros(len(table.rows), dtype=bool)
     for label, column in enumerate(columns):
         cells = [cell.strip() for cell in table.column(column)]
-        for cell in set(cells) - MISSING:
+        for cell in dict.fromkeys(cells):
+            if cell in MISSING:
+                continue
             if cell.lower() not in TRUE | FALSE:
                 place = table.describe_cell(cells.index(cell), column)
                 raise UserError(
                     f"{place}: '{cell}' is neither 0 nor 1. Several columns of labels hold one "
-                    "class each; otherwise give a single column of labels."
+                    "class each; otherwise name the column of labels: dataset.label_columns=label."
                 )
         labels[:, label] = [cell.lower() in TRUE for cell in cells]
         is_missing |= [cell in MISSING for cell in cells]
@@ -194,9 +245,21 @@ def split_labels(cell: str, label_separator: str) -> tuple[str, ...]:
     ('sea', 'sky')
     """
     names = (name.strip() for name in cell.split(label_separator))
-    return tuple(name for name in names if name)
+    return tuple(name for name in names if name not in MISSING)
 
 
 def normalize_name(name: str) -> str:
     """Compose accents: some systems write an é as one character, others as two."""
     return unicodedata.normalize("NFC", name)
+
+
+def find_similar_names(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ in letter case, blanks or invisible characters alone.
+
+    >>> find_similar_names(["Cat", "cat", "dog"])
+    [('Cat', 'cat')]
+    """
+    similar: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        similar[re.sub(r"[\s\u200b\ufeff]+", "", name.casefold())].append(name)
+    return [(group[0], group[1]) for group in similar.values() if len(group) > 1]

@@ -169,13 +169,15 @@ class NameIndex:
             return ""
         if "\ufffd" in text:
             return "Letters were lost when the list was saved: save it in UTF-8."
+        if any("\udc80" <= character <= "\udcff" for character in text):
+            return "The list is not in UTF-8: save it in UTF-8."
         key = fold_name(text)
-        exact, folded = self._exact_index.find(text), self._fold_index.find(key)
-        if exact or folded:
-            return (
-                f"{self._names[(exact or folded)[0]]} is there, but the list names it in another "
-                "spelling too."
-            )
+        rows = self._exact_index.find(text) or self._fold_index.find(key)
+        if rows:
+            name = self._names[rows[0]]
+            if name.count("/") != key.count("/"):
+                return f"{name} is there, but the list names it with other leading folders."
+            return f"{name} is there, but the list names it in another spelling too."
         for number, value in enumerate(re.split(r"[\s,;]+", text.strip()), 1):
             if {".", "/"} & {*value} and value != text and self._fold_index.find(fold_name(value)):
                 return (

@@ -1,5 +1,6 @@
 """Which values of an image with more than 8 bits become the grey levels 0 to 255."""
 
+import logging
 from math import isfinite
 from typing import Any, Literal
 
@@ -10,10 +11,15 @@ from deephash.core.errors import UserError
 
 LEVELS, VALUES = 2**8, 2**16
 MIN_USED_VALUES = VALUES // 4  # of 16 bits; fewer leave at most 64 levels
+MAX_OUTLIERS = 0.001  # of the pixels, at either end, such as dead ones
+MAX_OTHER_FILES = 0.05  # of the files, at either end
+MAX_SAMPLE = 2**20  # pixels of a file that its range is taken from
 
 # "full": the values 0 to 65,535 of 16 bits; "file": from each file's lowest value to its highest.
 PixelRange = Literal["full", "file"] | tuple[float, float]
 PixelRangeSetting = Literal["full", "file"] | list[float]
+
+logger = logging.getLogger(__name__)
 
 
 def parse_pixel_range(setting: PixelRangeSetting) -> PixelRange:
@@ -81,26 +87,52 @@ def uses_small_range(lowest: int, highest: int) -> bool:
     return 0 < highest - lowest < MIN_USED_VALUES
 
 
-def check_used_range(lowest: int, highest: int, count: int) -> None:
+def find_used_range(values: npt.NDArray[Any]) -> tuple[int, int]:
+    """Lowest and highest value of an image, without the outermost thousandth of the pixels.
+
+    >>> find_used_range(np.array([0] + 500 * [7] + 500 * [9] + [65535]))
+    (7, 9)
+    """
+    sample = values.reshape(-1)[:: -(-values.size // MAX_SAMPLE)]
+    outliers = int(MAX_OUTLIERS * len(sample))
+    ordered = np.partition(sample, (outliers, len(sample) - 1 - outliers))
+    return int(ordered[outliers]), int(ordered[len(sample) - 1 - outliers])
+
+
+def check_used_ranges(lows: npt.NDArray[Any], highs: npt.NDArray[Any]) -> None:
     """Refuse 16-bit images of `pixel_range=full` that use less than a quarter of their range.
 
+    Some files may differ from the others. Where most files do so each for itself, but together
+    they do not, a log line says it.
+
     Args:
-        lowest: value in all of them.
-        highest: value in all of them.
-        count: of the images.
+        lows: lowest value of each image, see `find_used_range`.
+        highs: highest value of each.
 
     Raises:
-        UserError: they would be left with 64 grey levels or fewer.
+        UserError: nearly all would be left with 64 grey levels or fewer.
     """
+    lowest = int(np.quantile(lows, MAX_OTHER_FILES, method="lower"))
+    highest = int(np.quantile(highs, 1 - MAX_OTHER_FILES, method="higher"))
     if not uses_small_range(lowest, highest):
+        are_small = (highs > lows) & (highs.astype(int) - lows < MIN_USED_VALUES)
+        if 2 * are_small.sum() >= len(lows):
+            logger.warning(
+                "%s of %s images of 16 bits use less than a quarter of the values, and keep less "
+                "than a quarter of the grey levels; dataset.pixel_range=file uses all levels",
+                f"{are_small.sum():,}",
+                f"{len(lows):,}",
+            )
         return
+    count = int(((lows >= lowest) & (highs <= highest)).sum())
+    shown = f"the {count:,}" if count == len(lows) else f"{count:,} of the {len(lows):,}"
     levels = (highest >> 8) - (lowest >> 8) + 1
     container = 2 ** highest.bit_length()
     fitting = (
         (0, container - 1) if highest - lowest >= container // 4 else (lowest, highest)
     )  # as of 12 bits
     raise UserError(
-        f"dataset.pixel_range=full: the {count:,} images of 16 bits use only the values "
+        f"dataset.pixel_range=full: {shown} images of 16 bits use only the values "
         f"{lowest:,} to {highest:,} of 65,536, which leaves {levels} grey levels. Set "
         f"'dataset.pixel_range={format_range(*fitting)}', or file for the range of each file; "
         "convert colour images to 8 bits."

@@ -11,6 +11,7 @@ from deephash.core.errors import UserError
 from deephash.data.files.split_lists import check_is_text, read_lines
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".txt")
+SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 MAX_SHOWN_COLUMNS = 4
 
 
@@ -69,11 +70,12 @@ def _read_csv(source: Path, delimiter: str) -> Table:
     rows = _parse_csv(source, text, delimiter)
     line, header = next(rows, (0, []))
     columns = [name.strip() for name in header]
-    if columns and ";" in columns[0]:
-        raise UserError(
-            f"{source}, line {line}: the columns are separated by semicolons. Separate them by "
-            "commas or, in a .tsv, by tabs."
-        )
+    for other, name in SEPARATORS.items():
+        if other != delimiter and len(columns) == 1 and other in columns[0]:
+            raise UserError(
+                f"{source}, line {line}: the columns are separated by {name}. Separate them by "
+                "commas or, in a .tsv, by tabs."
+            )
     return _build_table(source, columns, rows)
 
 
@@ -105,7 +107,7 @@ def _build_table(source: Path, columns: list[str], rows: Iterable[tuple[int, lis
         if any("\n" in value for value in row):
             raise UserError(
                 f"{source}, up to line {line}: a value extends over several lines. Close or remove "
-                "its quotation mark."
+                "its quotation mark, or give the table as Parquet."
             )
         values.append(row)
         lines.append(line)
