@@ -1,4 +1,4 @@
-"""A folder of photographs with several labels each, from scratch and with ImageNet weights.
+"""A folder of photographs with several labels each, from scratch and on ImageNet weights.
 
     python -m benchmarks.quality.own_images --list photos/labels.csv --root photos/images
 
@@ -15,7 +15,7 @@ from benchmarks.quality.cells import RUNS, Cell, current_cells, list_machines, r
 BITS = 48
 ROWS = {
     "from scratch": ["dataset=image_folder"],
-    "ImageNet weights": ["experiment=image_folder_pretrained"],
+    "ImageNet weights, head alone": ["experiment=image_folder_pretrained"],
 }
 METRICS = {"map": "mAP", "map@100": "mAP@100", "ndcg@100": "NDCG@100", "weighted_map": "WAP"}
 
