@@ -58,7 +58,9 @@ def split_options(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[
             overrides.append(argument)
             continue
         given, separator, value = argument.partition("=")
-        if not separator and FLAGS.get(given, given) in FLAGS.values():
+        if FLAGS.get(given, given) in FLAGS.values():
+            if separator:
+                raise UserError(f"{argument}: {given} takes no value. Write {given}")
             options[FLAGS.get(given, given)] = []
             continue
         name = VALUES.get(given, given)
@@ -110,7 +112,7 @@ def parse_override(argument: str) -> Override:
         UserError: it is not one.
     """
     name, separator, value = argument.partition("=")
-    if separator and not name.strip("+~"):
+    if separator and not name.partition("@")[0].strip("+~"):
         raise UserError(f"'{argument}' names no setting. Write NAME=VALUE.")
     try:
         (override,) = OverridesParser.create().parse_overrides([argument])
@@ -120,7 +122,7 @@ def parse_override(argument: str) -> Override:
 
 
 def _explain_grammar(name: str, value: str) -> str:
-    if not re.fullmatch(r"[\w./@+~:$-]+", name, re.ASCII):
+    if not re.fullmatch(r"[+~]*[\w/@$-]+(\.[\w/@$-]+)*", name, re.ASCII):
         return f"'{name}' cannot be the name of a setting. Write NAME=VALUE."
     if value.startswith("="):
         return f"write one '=': {name}={value.lstrip('=')}"
@@ -172,7 +174,8 @@ def check_overrides(
         if "=" not in argument and not argument.startswith("~"):
             name, _, value = argument.partition(":")
             value = value or ("" if "=" in following else following) or "VALUE"
-            example = f"{name}={value}" if re.fullmatch(r"[\w./@+]+", name) else "NAME=VALUE"
+            is_name = re.fullmatch(r"\+*[A-Za-z_][\w./@]*", name, re.ASCII)
+            example = f"{name}={value}" if is_name else "NAME=VALUE"
             raise UserError(f"'{argument}' gives no setting a value. Write {example}")
         override = parse_override(argument)
         if override.is_sweep_override() and not is_multirun:
@@ -230,7 +233,8 @@ def _check_choice(
     if is_adding and key in defaults:
         raise UserError(f"{argument}: {group} is chosen without a '+'. Omit it.")
     if package and key not in defaults and not is_adding:
-        hint = did_you_mean(key, [name for name in defaults if name.startswith(f"{group}@")])
+        places = [name for name in defaults if name.startswith(f"{group}@")]
+        hint = did_you_mean(key, places) if places else f"Write {group}=..."
         raise UserError(f"{argument}: no {group} is used at {package}. {hint}")
     names = ", ".join(sorted(choices))
     is_optional = key in defaults and defaults[key] is None

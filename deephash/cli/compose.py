@@ -18,25 +18,32 @@ from deephash.cli.phase_parts import replace_phase_parts
 from deephash.core.conf import CONF
 from deephash.core.errors import UserError
 from deephash.core.program import quote, train_command
+from deephash.experiment.settings import GLOBAL_GROUPS
 
 CONFIG_DIR_OPTIONS = ("--config-dir", "-cd")
 SEARCHPATH = "hydra.searchpath"
 SCHEMES = ("file", "pkg")
 
 
-def compose_config(overrides: Sequence[str]) -> DictConfig:
+def compose_config(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
     """`conf/` with overrides; `hydra.searchpath=[...]` among them adds the user's configurations.
+
+    Args:
+        overrides: as on the command line.
+        with_hydra: whether to include Hydra's own settings, under `hydra`.
 
     Raises:
         UserError: see `prepare_arguments`.
     """
-    return replace_phase_parts(compose_nodes(overrides), overrides)
+    cfg = compose_nodes(overrides, with_hydra=with_hydra)
+    return replace_phase_parts(cfg, overrides)
 
 
-def compose_nodes(overrides: Sequence[str]) -> DictConfig:
+def compose_nodes(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
     """As `compose_config`, but with `optimizer` and `scheduler` as nodes of their own."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=prepare_arguments(overrides))
+    arguments = prepare_arguments(overrides)
+    with initialize_config_dir(str(CONF), job_name="train", version_base="1.3"):
+        return compose("config", overrides=arguments, return_hydra_config=with_hydra)
 
 
 def prepare_arguments(arguments: Sequence[str]) -> list[str]:
@@ -149,10 +156,11 @@ def _search_path_folder(entry: str) -> Path:
 
 
 def check_search_path(arguments: Sequence[str]) -> None:
-    """Refuse configurations of the user's own that are hidden by others, or are not YAML.
+    """Refuse configurations of the user's own that are hidden by others, or cannot be composed.
 
     Raises:
-        UserError: a file has the name of one that is there already, or cannot be read.
+        UserError: a file has the name of one that is there already, cannot be read, or chooses in
+            its own group.
     """
     origins = {name: str(CONF) for name in _config_names(CONF)}
     for label, folder in user_config_dirs(arguments):
@@ -164,10 +172,25 @@ def check_search_path(arguments: Sequence[str]) -> None:
                 )
             origins[name] = label
             try:
-                OmegaConf.load(folder / name)
+                config: Any = OmegaConf.to_container(OmegaConf.load(folder / name))
             except Exception as error:  # of YAML, of the encoding, of OmegaConf
                 reason = " ".join(str(error).split())
                 raise UserError(f"{folder / name} cannot be read as YAML: {reason}.") from None
+            _check_defaults(name.removesuffix(".yaml"), config)
+
+
+def _check_defaults(name: str, config: Any) -> None:
+    """Refuse a choice in the group of the file itself: it is ignored, or leads back to the file."""
+    group = name.rpartition("/")[0]
+    kinds = "(optional |override )?" if group in GLOBAL_GROUPS else "override "
+    defaults = config.get("defaults") if isinstance(config, dict) else None
+    for entry in defaults if group and isinstance(defaults, list) else ():
+        for key, choice in entry.items() if isinstance(entry, dict) else ():
+            if re.fullmatch(rf"{kinds}/{re.escape(group)}(@_global_\S*)?", str(key)):
+                raise UserError(
+                    f"{name}: a file of {group}/ cannot choose {group}. To build on another one "
+                    f"write `defaults: [{choice}, _self_]`."
+                )
 
 
 def _config_names(folder: Path) -> Iterator[str]:

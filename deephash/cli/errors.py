@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deephash.cli.compose import (
+    SEARCHPATH,
     compose_nodes,
     config_groups,
     default_choices,
@@ -77,11 +78,18 @@ def _is_about_input(error: Exception) -> bool:
     if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
         return True
     frames = traceback.extract_tb(error.__traceback__)
+    names = [frame.name for frame in frames]
+    if isinstance(error, RecursionError):
+        return "create_defaults_list" in names
     if isinstance(error, OSError):  # of the folder of a sweep, which Hydra makes
-        names = [frame.name for frame in frames]
         return "_run_hydra" in names and "run_task" not in names
-    is_hydra = any(Path(frames[-1].filename).is_relative_to(library) for library in LIBRARIES)
-    return is_hydra and (isinstance(error, ValueError) or bool(_hydra_settings()))
+    if _hydra_settings() and "run_task" not in names:
+        return any(map(_is_of_hydra, frames))
+    return isinstance(error, ValueError) and _is_of_hydra(frames[-1])
+
+
+def _is_of_hydra(frame: traceback.FrameSummary) -> bool:
+    return any(Path(frame.filename).is_relative_to(library) for library in LIBRARIES)
 
 
 def _hydra_settings() -> list[str]:
@@ -92,9 +100,11 @@ def _hydra_settings() -> list[str]:
 def _explain(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, RecursionError):
+        return "The defaults of a file of your own lead back to this file. Include it once."
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return f"{error.filename}: {error.strerror}. Name another folder."
-    if not isinstance(error, (ValueError, HydraException, OmegaConfBaseException)):
+    if _hydra_settings() and not isinstance(error, (HydraException, OmegaConfBaseException)):
         reason = " ".join(f"{type(error).__name__} {error}".split())
         return f"{' '.join(_hydra_settings())}: Hydra fails with this setting ({reason})."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -135,6 +145,8 @@ def _explain_missing_config(error: MissingConfigException) -> str:
     hint = did_you_mean(name, options) if options else ""
     place = re.match(r"In '([^']+)'", str(error))
     origin = place[1] if place and place[1] != "config" else _find_user_config(group, name)
+    if hint.startswith("Valid:") and not user_config_dirs(sys.argv[1:]):
+        hint += f" A file of your own needs --config-dir FOLDER or {SEARCHPATH}=[pkg://mylab.conf]."
     origin = f"{origin}: " if origin else ""
     return f"{origin}{group}={name}: {group} has no choice '{name}'. {hint}".rstrip()
 
@@ -187,6 +199,8 @@ def _explain_unknown_setting(name: str) -> str:
     if name.startswith("hydra."):
         return f"{name}: Hydra has no such setting. `--cfg hydra` lists its settings."
     valid = _valid_settings()
+    if name in valid and f"~{name}" in sys.argv:
+        return f"~{name}: this setting cannot be removed. Omit it."
     new_name = renamed_setting(name, valid)
     if new_name:
         return f"{name} is now {new_name}."
@@ -207,17 +221,19 @@ def _explain_unknown_setting(name: str) -> str:
         hint = f"Choose one by {parent}={', '.join(groups[parent])}."
     elif not siblings:
         hint = did_you_mean(name, {*valid, *groups})
+    if valid.get(parent) == {}:
+        hint = f"Add it by +{name}=..."
     if hint.startswith("Valid:") and not 0 < len(siblings) <= MAX_NAMES:
         hint = "`--help` lists all settings."
     return f"{name}: there is no such setting. {hint}"
 
 
-def _ends_a_setting(name: str, valid: Sequence[str]) -> bool:
+def _ends_a_setting(name: str, valid: Collection[str]) -> bool:
     """Whether only the beginning of the name is missing, as of `hash.epochs`."""
     return "." in name and any(key.endswith(f".{name}") for key in valid)
 
 
-def _valid_settings() -> list[str]:
+def _valid_settings() -> dict[str, Any]:
     """All settings by dotted name, under the groups chosen on the command line."""
     arguments = sys.argv[1:]
     groups = config_groups(arguments)
@@ -233,10 +249,10 @@ def _valid_settings() -> list[str]:
         cfg = compose_nodes(search_path)
     values: Any = OmegaConf.to_container(cfg, resolve=False)
 
-    def names(node: Any, prefix: str = "") -> Iterator[str]:
+    def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", value
             if isinstance(value, dict):
-                yield from names(value, f"{prefix}{key}.")
+                yield from flatten(value, f"{prefix}{key}.")
 
-    return list(names(values))
+    return dict(flatten(values))

@@ -13,6 +13,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from deephash.cli.arguments import split_options
 from deephash.cli.compose import compose_config, help_text, prepare_arguments
@@ -49,14 +50,17 @@ def run_task(cfg: DictConfig) -> float:
 
 
 def print_config(arguments: Namespace) -> None:
-    """Print the settings of a run, as `--cfg job` asks.
+    """Print the settings of a run, as `--cfg job` or `--cfg all` asks.
 
     Args:
         arguments: of the command line, parsed by Hydra.
     """
-    cfg: Any = compose_config(arguments.overrides)
+    cfg: Any = compose_config(arguments.overrides, with_hydra=arguments.cfg == "all")
     if arguments.package not in (None, "_global_"):
-        cfg = OmegaConf.select(cfg, arguments.package)
+        try:
+            cfg = OmegaConf.select(cfg, arguments.package)
+        except OmegaConfBaseException:  # no name, such as `[`
+            cfg = None
         if cfg is None:
             raise UserError(f"--package {arguments.package}: there is no such setting.")
     if arguments.resolve and OmegaConf.is_config(cfg):
@@ -82,7 +86,7 @@ def main() -> None:
             sys.argv[1:] = prepare_arguments(sys.argv[1:])
             arguments = get_args_parser().parse_args(sys.argv[1:])
             # Hydra would show the phases before their optimizers and schedulers are replaced.
-            if arguments.cfg == "job":
+            if arguments.cfg in ("job", "all"):
                 print_config(arguments)
                 return
             run_task()

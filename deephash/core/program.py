@@ -5,6 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
+CONFIG = "config.yaml"  # in the folder of a run, from when it can be resumed
+
 
 def train_command(arguments: str) -> str:
     """A training command with these arguments, in the way that this program was started."""
@@ -21,6 +23,18 @@ def resume_command(run_dir: Path, arguments: str = "") -> str:
         arguments: that are given as well.
     """
     return train_command(f"{path_in_shell('resume', run_dir)} {arguments}".rstrip())
+
+
+def resume_hint(run_dir: Path, arguments: str = "", words: str = "Resume with") -> str:
+    """A sentence with the command that continues a run; empty where its folder holds none yet.
+
+    Args:
+        run_dir: of the run.
+        arguments: that are given as well.
+        words: before the command.
+    """
+    is_run = (run_dir / CONFIG).is_file()
+    return f" {words}: {resume_command(run_dir, arguments)}" if is_run else ""
 
 
 def path_in_shell(name: str, path: Path) -> str:

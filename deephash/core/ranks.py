@@ -21,6 +21,11 @@ def is_rank_zero() -> bool:
     return rank() == 0
 
 
+def is_launched_by_rank_zero() -> bool:
+    """Whether rank zero started this process, by Lightning, and not torchrun or Slurm."""
+    return not is_rank_zero() and not {"RANK", "SLURM_PROCID"} & os.environ.keys()
+
+
 def parent_is_gone() -> bool:
     """Whether the process that launched this one has ended."""
     return os.getppid() != PARENT_PID

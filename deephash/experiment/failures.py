@@ -1,13 +1,13 @@
 """What stops a run and a user can mend: a full disk, a folder that is read-only, a small GPU."""
 
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from deephash.core.errors import UserError
-from deephash.core.program import resume_command
-from deephash.experiment.run_dir import CONFIG
+from deephash.core.program import resume_command, resume_hint
 
 OF_THE_DISK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
@@ -17,7 +17,7 @@ OF_THE_DISK = {
 
 @contextmanager
 def explain_failures(run_dir: Path, arguments: str = "") -> Iterator[None]:
-    """Explain errors of disk and memory.
+    """Explain errors of disk and memory, and what Lightning finds at the start of a phase.
 
     Args:
         run_dir: of the run.
@@ -31,14 +31,18 @@ def explain_failures(run_dir: Path, arguments: str = "") -> Iterator[None]:
     except OSError as error:
         if error.errno not in OF_THE_DISK:
             raise
-        hint = f" Then continue: {resume_command(run_dir, arguments)}"
         raise UserError(
             f"{error.filename or run_dir} cannot be written to: {error.strerror}. Free some space, "
-            "or change what is there." + (hint if (run_dir / CONFIG).is_file() else "")
+            f"or change what is there.{resume_hint(run_dir, arguments, 'Then continue')}"
         ) from None
     except RuntimeError as error:
         import torch  # takes seconds, and is there where it raised this
 
+        if "returned nan values" in str(error):
+            raise UserError(
+                f"trainer.detect_anomaly=true: {str(error).rstrip('.')}. Lower "
+                "training.<phase>.optimizer.lr, or change the settings of the method."
+            ) from error
         if not isinstance(error, torch.OutOfMemoryError):
             raise
         raise UserError(
@@ -47,3 +51,15 @@ def explain_failures(run_dir: Path, arguments: str = "") -> Iterator[None]:
             "batches among several GPUs: "
             + resume_command(run_dir, f"trainer=ddp {arguments}".rstrip())
         ) from None
+    except Exception as error:
+        if not _is_of_lightning(error):
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"trainer: Lightning refuses its settings: {reason}.") from error
+
+
+def _is_of_lightning(error: Exception) -> bool:
+    """Whether Lightning itself found that its settings do not fit the data."""
+    is_refusal = isinstance(error, ValueError) or "Misconfiguration" in type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    return is_refusal and "pytorch_lightning" in Path(frames[-1].filename).parts

@@ -131,8 +131,8 @@ def wandb_logger(
     project: str,
     mode: Literal["online", "offline"] | None,
     group: str | None,
-    job_type: str | None = None,  # runs that are resumed may have been saved without
-    notes: str | None = None,
+    job_type: str | None,
+    notes: str | None,
 ) -> WandbLogger:
     """One W&B run for all phases; a resumed training continues it.
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from deephash.experiment.settings import Settings
 from deephash.experiment.trust import allow_argument
 from deephash.methods.base import Method
 from deephash.training.launch import launch_processes
+from deephash.training.method_trial import training_device, try_method
 from deephash.training.optimization import PhaseOptimization
 from deephash.training.phases import PhaseRunner
 from deephash.training.pretraining import PretrainingCache
@@ -50,6 +52,7 @@ from deephash.training.trainer import (
 )
 
 IMAGES_FITTED = 1000  # enough for the statistics of a first layer
+IMAGES_TRIED = 100  # in a first loss
 
 
 def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
@@ -80,10 +83,10 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
         image_set, split, settings.augment, settings.evaluation.batch_size, settings.seed
     )
     allowed = allow_argument(settings.model_dump(mode="json"))
-    with (
-        explain_failures(run_dir, allowed),
-        launch_processes(trainer_config, world_size, run_dir),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(explain_failures(run_dir, allowed))
+        _try_method(settings, data, backbone, method, trainer_config)
+        stack.enter_context(launch_processes(trainer_config, world_size, run_dir, allowed))
         run_dir = broadcast_object(run_dir)
         with lock_run_dir(run_dir, as_given):
             return _train_and_report(
@@ -256,6 +259,21 @@ def _build_model(
         "method", settings.method, Method, backbone.num_features, settings.bits, num_classes
     )
     return backbone, method
+
+
+def _try_method(
+    settings: Settings,
+    data: TrainingData,
+    backbone: NormalizedBackbone,
+    method: Method,
+    trainer_config: dict[str, Any],
+) -> None:
+    if not any(phase.objective == "hash" for phase in settings.ordered_phases().values()):
+        return
+    sample = data.split.train[:: -(-len(data.split.train) // IMAGES_TRIED)]
+    labels = data.image_set.labels[torch.from_numpy(sample)]
+    device = training_device(trainer_config)
+    try_method(method, backbone.num_features, settings.bits, labels, device)
 
 
 def _parameters_to_train(

@@ -1,4 +1,4 @@
-"""Settings of version 0.2 under their present names: for errors, and to resume its runs."""
+"""Settings of earlier versions: renamed ones, for errors, and what their runs are resumed with."""
 
 import re
 from collections.abc import Collection
@@ -46,6 +46,22 @@ TARGETS = {
         f"deephash.tracking.{name}_logger": f"deephash.experiment.loggers.{name}_logger"
         for name in ("csv", "wandb")
     },
+}
+LATER_SETTINGS: dict[str, dict[str, Any]] = {  # by target: what its earlier versions did
+    "deephash.data.datasets.image_folder.image_folder": {
+        "path_column": None,
+        "label_columns": None,
+        "split_column": None,
+        "val_as": None,
+        "pixel_range": "full",
+        "max_pixels": None,
+    },
+    "deephash.data.datasets.nuswide.nuswide": {
+        "label_files": [],
+        "pixel_range": "full",
+        "max_pixels": None,
+    },
+    "deephash.experiment.loggers.wandb_logger": {"job_type": None, "notes": None},
 }
 
 
@@ -109,6 +125,19 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
         "logger": {} if kind == "no" else {kind: logger},
         "tuning": tuning,
     }
+
+
+def add_later_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings of a run with those that data set and loggers did not have at its time."""
+    loggers = config.get("logger")
+    if isinstance(loggers, dict):
+        loggers = {key: _add_later(node) for key, node in loggers.items()}
+    return {**config, "dataset": _add_later(config.get("dataset")), "logger": loggers}
+
+
+def _add_later(node: Any) -> Any:
+    later = LATER_SETTINGS.get(str(node.get("_target_"))) if isinstance(node, dict) else None
+    return {**later, **node} if later else node
 
 
 def _upgrade_phase(phase: dict[str, Any]) -> dict[str, Any]:

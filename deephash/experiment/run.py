@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from deephash.core.errors import UserError
 from deephash.core.messages import MILESTONE
 from deephash.core.ranks import is_rank_zero
-from deephash.experiment.console import quiet_libraries
+from deephash.experiment.console import describe_run, quiet_libraries
+from deephash.experiment.inputs import check_inputs
 from deephash.experiment.run_dir import (
     CONFIG,
     METRICS,
@@ -50,6 +51,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
     if settings.resume and (settings.resume / METRICS).is_file():
         logger.info("reusing the finished run in %s", settings.resume, extra=MILESTONE)
         return _objective(read_metrics(settings.resume)["validation"])
+    check_inputs(settings)
     run_dir = settings.resume or folder or settings.run_dir
     if is_rank_zero():
         check_places(run_dir)
@@ -72,8 +74,12 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     path = run_dir / METRICS
     try:
         results: dict[str, Any] = json.loads(path.read_text())
-        results["test"]["map"], results["validation"], results["seconds"], results["record"]
-    except (ValueError, KeyError, TypeError):
+        numbers = [results["test"]["map"], results["seconds"]["total"], results["record"]["bits"]]
+        numbers += results["validation"].values()
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise TypeError("these must be numbers")
+        describe_run(results["record"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{path} does not hold the metrics of a run. Delete it, and resume the run: it is "
             "evaluated again."

@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from deephash.core.errors import UserError
 from deephash.core.io import atomic_write, remove_partial_files
-from deephash.core.program import path_in_shell
+from deephash.core.program import CONFIG, path_in_shell
 from deephash.core.ranks import is_rank_zero
-from deephash.experiment.renames import is_old_config, upgrade_config
+from deephash.experiment.renames import add_later_settings, is_old_config, upgrade_config
 from deephash.experiment.settings import Settings, folder_to_resume, validate_settings
 from deephash.experiment.trust import check_interpolations, check_targets, packages_to_trust
 
-CONFIG, METRICS, LOCK = "config.yaml", "metrics.json", ".lock"
+METRICS, LOCK = "metrics.json", ".lock"
 STUDY = "study.log"  # of a search for settings, beside the folders of its runs
 MAY_CHANGE_ON_RESUME = (
     "trainer",
@@ -180,6 +180,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             saved = upgrade_config(saved)
         if not isinstance(saved, dict) or "training" not in saved:
             raise ValueError("training is not in it")
+        saved = add_later_settings(saved)
     except Exception as error:  # of YAML, of OmegaConf, or of a structure that is no run's
         raise UserError(
             f"{path} is not the settings of a run ({type(error).__name__}: "

@@ -30,6 +30,7 @@ from deephash.training.settings import (
 )
 
 MAX_BITS = 2**16 - 1  # Hamming distances are uint16
+MAX_BATCH_SIZE = 2**31 - 1  # torch takes no more than 2**63 - 1
 TRAINER_SETTINGS_OF_THE_RUN = {  # what to use in their place
     **dict.fromkeys(("max_epochs", "min_epochs", "max_time"), "training.<phase>.epochs."),
     **dict.fromkeys(("max_steps", "min_steps", "fast_dev_run"), "debug=fewsteps."),
@@ -59,6 +60,7 @@ POSITIVE_TRAINER_SETTINGS = (
     "check_val_every_n_epoch",
 )
 GLOBAL_GROUPS = ("recipe", "dataset_method", "experiment", "debug")
+GROUP_OF = dict.fromkeys(("training", "augment", "evaluation"), "recipe")  # whose file sets it
 
 
 def _refuse_empty(value: Any) -> Any:
@@ -94,7 +96,7 @@ class Evaluation(Strict):
 
     ks: list[PositiveInt]
     radius: NonNegativeInt
-    batch_size: PositiveInt
+    batch_size: Annotated[PositiveInt, Field(le=MAX_BATCH_SIZE)]
 
 
 class Phases(Strict):
@@ -256,16 +258,14 @@ def _first_problem(error: ValidationError) -> str:
         del parts[2]  # pydantic's name of the kind of phase
     place = str(parts[0])
     for part in parts[1:]:
-        if part not in ("Range", "Choices", "int", "float"):  # pydantic's names of alternatives
+        if part not in ("Range", "Choices", "bool", "int", "float"):  # of alternatives, in pydantic
             place += f"[{part}]" if isinstance(part, int) else f".{part}"
     if kind == "union_tag_not_found":
         kind, place = "missing", f"{place}.objective"
     if kind == "missing":
-        group = place.partition(".")[0]
-        return (
-            f"{place} has no value. Write it in the file of the chosen {group}, or give it as "
-            f"+{place}=..."
-        )
+        group, is_in_a_group, _ = place.partition(".")
+        file = f"Write it in the file of the chosen {GROUP_OF.get(group, group)}, or give it as"
+        return f"{place} has no value. {file if is_in_a_group else 'Give it as'} +{place}=..."
     if kind == "extra_forbidden":
         if place in GLOBAL_GROUPS:
             return f"{place}: the chosen file must begin with '# @package _global_'."
@@ -278,6 +278,10 @@ def _first_problem(error: ValidationError) -> str:
         return f"{place}={format_value(value)}: must be 'classify' or 'hash'."
     if kind == "too_short":
         return f"{place}=[]: must not be empty."
+    if kind == "string_pattern_mismatch":
+        return f"{place}={format_value(value)}: must be the name of a package."
+    if "bool" in parts:  # or of another type
+        return f"{place}={format_value(value)}: must be a single value."
     if "int" in parts:  # or a float
         problem = {**problem, "type": "float_type"}
     hint = ""

@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any
 
 from deephash.core.errors import UserError
-from deephash.core.program import resume_command
-from deephash.core.ranks import is_rank_zero, launched_world_size, should_report_error
+from deephash.core.program import resume_hint
+from deephash.core.ranks import is_launched_by_rank_zero, is_rank_zero, should_report_error
 
 
 @contextmanager
@@ -33,10 +33,11 @@ def interruptible(config: Path, arguments: str = "") -> Iterator[None]:
         UserError: a module that the run uses called `sys.exit`.
     """
     handlers: dict[signal.Signals, Any] = {signal.SIGTERM: signal.default_int_handler}
-    if not is_rank_zero() and launched_world_size() == 1:
+    if is_launched_by_rank_zero():
         # Rank zero receives the signal as well, and ends this process. If this one left earlier,
         # rank zero might wait for it in an operation between GPUs, where no signal reaches it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        handlers[signal.SIGTERM] = signal.SIG_IGN
     if "SLURM_JOB_ID" in os.environ:
         handlers[signal.SIGUSR1] = _requeue_slurm_job
     installed = [number for number in handlers if signal.getsignal(number) == signal.SIG_DFL]
@@ -48,11 +49,8 @@ def interruptible(config: Path, arguments: str = "") -> Iterator[None]:
         # Lightning turns the first into the second.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise UserError(_describe_exit(stop)) from None
-        hint = (
-            f" Resume with: {resume_command(config.parent, arguments)}" if config.is_file() else ""
-        )
         if should_report_error():
-            print(f"\nStopped.{hint}", file=sys.stderr)
+            print(f"\nStopped.{resume_hint(config.parent, arguments)}", file=sys.stderr)
         sys.exit(130)
     finally:
         for number in installed:

@@ -150,8 +150,13 @@ class SweepSummary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Summarise what lies in the sweep's folder."""
+        folder = Path(config.hydra.sweep.dir)
         try:
-            num_failed = write_sweep_summary(Path(config.hydra.sweep.dir)) if is_rank_zero() else 0
+            with explain_failures(folder):
+                num_failed = write_sweep_summary(folder) if is_rank_zero() else 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
         except Exception:
             traceback.print_exc()
             sys.exit(1)
@@ -177,7 +182,11 @@ def check_sweep(config: DictConfig) -> None:
     parser = OverridesParser.create(config_loader=loader)
     overrides = parser.parse_overrides([*params, *given])
     for override in overrides:
-        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+        try:
+            is_empty = override.is_discrete_sweep() and not list(override.sweep_string_iterator())
+        except ValueError as error:  # of range()
+            raise UserError(f"{override.input_line}: {error}.") from None
+        if is_empty:
             raise UserError(f"{override.input_line}: this sweep has no values. Name one at least.")
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     if swept:

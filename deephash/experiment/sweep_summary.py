@@ -103,13 +103,23 @@ def explain_failure(run_name: str, reason: str) -> str:
 
 def read_row(folder: Path) -> dict[str, Any] | None:
     """A run's overrides, how it ended, and its metrics; None for a folder of no run of a sweep."""
-    try:
-        overrides: dict[str, Any] = json.loads((folder / OVERRIDES).read_text())
-    except (OSError, ValueError):
+    if not (folder / OVERRIDES).exists():
         return None
-    row = {"run": folder.name, **overrides}
+    try:
+        overrides = json.loads((folder / OVERRIDES).read_text())
+    except (OSError, ValueError, RecursionError):
+        overrides = None
+    row: dict[str, Any] = {"run": folder.name}
+    if not isinstance(overrides, dict):
+        reason = f"{folder / OVERRIDES} is damaged. Delete it, and start the sweep again."
+        return row | {"status": "failed", "reason": reason}
+    row |= overrides
+    if (folder / FAILED).is_dir():
+        reason = f"{folder / FAILED} must be a file. Move away what lies there."
+        return row | {"status": "failed", "reason": reason}
     if (folder / FAILED).is_file():
-        return row | {"status": "failed", "reason": (folder / FAILED).read_text().strip()}
+        reason = (folder / FAILED).read_text(errors="replace").strip()
+        return row | {"status": "failed", "reason": reason}
     if (folder / METRICS).is_file():
         try:
             results = read_metrics(folder)
@@ -172,7 +182,14 @@ def curves_by_settings(
         path = folder / row["run"] / POINTS
         if path.is_file():
             label = ", ".join(f"{name}={row.get(name)}" for name in names)
-            points = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
-            curves.setdefault(label, []).append(points)
-    means = {label: np.mean(several, axis=0) for label, several in curves.items()}
+            others = curves.setdefault(label, [])
+            try:
+                lines = path.read_text().splitlines()[1:]
+                points = np.array([line.split(",") for line in lines], dtype=float)
+                if points.shape != (others[0].shape if others else (len(lines), 3)):
+                    raise ValueError
+                others.append(points)
+            except ValueError:
+                print(f"Left out of the plot, as it is damaged: {path}")
+    means = {label: np.mean(several, axis=0) for label, several in curves.items() if several}
     return {label: (mean[:, 1].tolist(), mean[:, 2].tolist()) for label, mean in means.items()}

@@ -20,6 +20,7 @@ from deephash.core.program import train_command
 from deephash.core.ranks import launched_world_size
 from deephash.core.seeds import derived_seed
 from deephash.experiment.console import quiet_libraries
+from deephash.experiment.inputs import check_inputs
 from deephash.experiment.run_dir import MAY_CHANGE_ON_RESUME, STUDY
 from deephash.experiment.settings import Choices, Range, Settings, Tuning, validate_settings
 from deephash.experiment.study import open_study
@@ -53,6 +54,7 @@ def tune(cfg: DictConfig) -> float:
             f"resume={settings.resume} with tuning: a search continues by its own command with "
             "run_dir=..., without resume."
         )
+    check_inputs(settings)
     _check_space(cfg, settings)
     _check_one_process(settings)
     run_dir, trials = settings.run_dir, settings.tuning.trials

@@ -1,8 +1,7 @@
-"""Lightning callbacks: curves, progress lines, seeds and signals of a phase."""
+"""Lightning callbacks: curves, progress lines and seeds of a phase."""
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -190,17 +189,3 @@ class EpochSeeder(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed by the phase's seed and the epoch."""
         pl.seed_everything(derived_seed(self.seed, trainer.current_epoch), verbose=False)
-
-
-class SigtermHandlerKeeper(Callback):
-    """Keeps the process's own SIGTERM handler during training.
-
-    Lightning's handler waits for the other processes, which may not have received the signal.
-    """
-
-    def __init__(self) -> None:
-        self.handler = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the handler from before the training."""
-        signal.signal(signal.SIGTERM, self.handler)

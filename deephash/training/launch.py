@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,17 +15,23 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from deephash.core.errors import UserError
-from deephash.core.program import resume_command
-from deephash.core.ranks import is_rank_zero, parent_is_gone
+from deephash.core.program import resume_hint
+from deephash.core.ranks import (
+    is_launched_by_rank_zero,
+    is_rank_zero,
+    parent_is_gone,
+    should_report_error,
+)
 
 FABRIC_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy")
 GRACE_SECONDS = 60  # for this process to end by itself, and say why, after another has ended
+STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # exit codes after Ctrl-C or SIGTERM
 LOST_CONNECTION = "closed by peer|reset by peer|Broken pipe|Connection refused|[Tt]imed out|NCCL"
 
 
 @contextmanager
 def launch_processes(
-    trainer_config: dict[str, Any], world_size: int, run_dir: Path
+    trainer_config: dict[str, Any], world_size: int, run_dir: Path, arguments: str = ""
 ) -> Iterator[None]:
     """Launch the other processes of this machine, unless torchrun or Slurm did, and join them.
 
@@ -34,6 +41,7 @@ def launch_processes(
         trainer_config: settings of Lightning's Trainer.
         world_size: number of processes over all machines.
         run_dir: named in the error, as the run to resume.
+        arguments: that the command to resume needs, too.
 
     Raises:
         UserError: a process was lost.
@@ -44,52 +52,81 @@ def launch_processes(
     fabric = Fabric(
         **{key: trainer_config[key] for key in FABRIC_SETTINGS if key in trainer_config}
     )
-    fabric.launch()
-    children = _take_over_children(fabric)
-    ended = threading.Event()
-    threading.Thread(target=_watch, args=(children, ended, run_dir), daemon=True).start()
+    watcher = _Watcher(fabric, run_dir, arguments)
+    watcher.start()
     try:
+        fabric.launch()
+        watcher.are_joined.set()
         with (
             open(os.devnull, "w") as devnull,
             redirect_stdout(sys.stdout if is_rank_zero() else devnull),
         ):
             yield
-        for child in children:
+        for child in watcher.children():
             child.wait()
     except RuntimeError as error:
         if re.search(LOST_CONNECTION, str(error)):
             _await_parent_exit()
-            raise UserError(_lost_process_message(run_dir)) from None
+            raise UserError(_lost_process_message(run_dir, arguments)) from None
         raise
     finally:
-        ended.set()
-        _kill(children)
+        watcher.has_ended.set()
+        watcher.kill_children()
 
 
-def _take_over_children(fabric: Fabric) -> list[subprocess.Popen[bytes]]:
-    """The processes that Lightning launched, hidden from its own observer.
+class _Watcher(threading.Thread):
+    """Ends this process if it waits for a lost one, of which nothing else would tell it.
 
-    The observer kills this process as soon as one of them ends, even while it reports why.
+    So it is between GPUs, and until all processes have joined: meanwhile this one does not see
+    Ctrl-C or SIGTERM either, which have ended the others.
+
+    Args:
+        fabric: that launches the processes.
+        run_dir: of the run.
+        arguments: that the command to resume needs, too.
     """
-    observed = getattr(fabric.strategy.launcher, "procs", [])
-    children = list(observed)
-    observed.clear()
-    return children
 
+    def __init__(self, fabric: Fabric, run_dir: Path, arguments: str) -> None:
+        super().__init__(daemon=True)
+        self.are_joined = threading.Event()
+        self.has_ended = threading.Event()
+        self._fabric, self._run_dir, self._arguments = fabric, run_dir, arguments
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
 
-def _watch(children: list[subprocess.Popen[bytes]], ended: threading.Event, run_dir: Path) -> None:
-    """End this process if it waits for a lost one: between GPUs nothing else would tell it."""
-    while not ended.wait(timeout=1):
-        if any(child.poll() for child in children) and not ended.wait(timeout=GRACE_SECONDS):
-            print(f"error: {_lost_process_message(run_dir)}", file=sys.stderr, flush=True)
-            _kill(children)
-            os._exit(2)
+    def children(self) -> list[subprocess.Popen[bytes]]:
+        """The processes that Lightning has launched so far, hidden from its own observer.
 
+        The observer kills this process as soon as one of them ends, even while it reports why.
+        """
+        with self._lock:
+            observed = getattr(self._fabric.strategy.launcher, "procs", [])
+            while observed:
+                self._children.append(observed.pop())
+            return self._children.copy()
 
-def _kill(children: list[subprocess.Popen[bytes]]) -> None:
-    for child in children:  # they write no files, so none is left half-written
-        child.kill()
-        child.wait()
+    def kill_children(self) -> None:
+        """They write no files, so none is left half-written."""
+        for child in self.children():
+            child.kill()
+            child.wait()
+
+    def run(self) -> None:
+        """Look every second."""
+        while not self.has_ended.wait(timeout=1):
+            codes = [code for child in self.children() if (code := child.poll())]
+            if not codes and not (is_launched_by_rank_zero() and parent_is_gone()):
+                continue
+            if self.has_ended.wait(timeout=GRACE_SECONDS if self.are_joined.is_set() else 1):
+                return
+            is_stopped = not self.are_joined.is_set() and codes and codes[0] in STOPPED
+            if is_stopped:
+                print(f"\nStopped.{resume_hint(self._run_dir, self._arguments)}", file=sys.stderr)
+            elif should_report_error():
+                message = _lost_process_message(self._run_dir, self._arguments)
+                print(f"error: {message}", file=sys.stderr, flush=True)
+            self.kill_children()
+            os._exit(130 if is_stopped else 2)
 
 
 def _await_parent_exit() -> None:
@@ -101,8 +138,6 @@ def _await_parent_exit() -> None:
         time.sleep(0.05)
 
 
-def _lost_process_message(run_dir: Path) -> str:
-    return (
-        "a process of this run was lost, and the others were stopped. "
-        f"Resume with: {resume_command(run_dir)}"
-    )
+def _lost_process_message(run_dir: Path, arguments: str) -> str:
+    hint = resume_hint(run_dir, arguments)
+    return f"a process of this run was lost, and the others were stopped.{hint}"

@@ -88,9 +88,10 @@ def _explain_refusal(place: str, node: Node) -> Iterator[None]:
     """Explain what the target of a node raises, other than ValueError, when it is tried."""
     try:
         yield
-    except (TypeError, ArithmeticError) as error:
+    except (TypeError, ArithmeticError, RuntimeError) as error:
         settings = {key: value for key, value in node.items() if key != "_target_"}
-        raise UserError(f"{place}={settings}: {node['_target_']} refuses it: {error}.") from None
+        reason = str(error).rstrip(".")
+        raise UserError(f"{place}={settings}: {node['_target_']} refuses it: {reason}.") from None
 
 
 def group_parameters(

@@ -23,7 +23,6 @@ from deephash.training.callbacks import (
     CurveRecorder,
     EpochPrinter,
     EpochSeeder,
-    SigtermHandlerKeeper,
     loggers_starting_empty,
     replay,
 )
@@ -243,7 +242,6 @@ class PhaseRunner:
         unfinished = self._checkpoint_path(name).with_suffix(UNFINISHED)
         callbacks: list[Callback] = [
             EpochSeeder(derived_seed(self.data.seed, name)),
-            SigtermHandlerKeeper(),
             curves,
             PhaseBar(name) if self.show_progress else EpochPrinter(name, curves),
             ModelCheckpoint(

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator
 from torch import nn
 
 from deephash.core.errors import UserError
@@ -63,6 +64,15 @@ def resolve_trainer_config(
             "would start the sweep again. Launch them by torchrun or Slurm, or use one device per "
             "run."
         )
+    if (
+        world_size > 1
+        and config.get("sync_batchnorm")
+        and isinstance(trainer.accelerator, CPUAccelerator)
+    ):
+        raise UserError(
+            "trainer.sync_batchnorm=true: torch synchronises batch norm between GPUs only. On CPUs "
+            "use trainer.sync_batchnorm=false."
+        )
     return config, world_size
 
 
@@ -76,7 +86,7 @@ def trainer_factory(config: dict[str, Any], folder: Path) -> Callable[..., pl.Tr
     settings = {key: value for key, value in config.items() if key != "sync_batchnorm"}
 
     def make_trainer(**kwargs: Any) -> pl.Trainer:
-        return build(
+        trainer = build(
             "trainer",
             settings,
             default_root_dir=folder,
@@ -88,6 +98,9 @@ def trainer_factory(config: dict[str, Any], folder: Path) -> Callable[..., pl.Tr
             num_sanity_val_steps=0,
             **kwargs,
         )
+        # Its handler of SIGTERM waits for the other processes, which may not have received it.
+        trainer._signal_connector.register_signal_handlers = lambda: None
+        return trainer
 
     return make_trainer
 

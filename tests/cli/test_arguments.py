@@ -13,6 +13,7 @@ from deephash.cli.entry import app
 
 OPTIMIZERS = "adam, adamw, muon, sgd"
 DATASETS = ", ".join(options("dataset"))
+OWN_FILE = "A file of your own needs --config-dir FOLDER or hydra.searchpath=[pkg://mylab.conf]."
 
 ANSWERS = [  # arguments, the whole answer
     # Options.
@@ -29,6 +30,8 @@ ANSWERS = [  # arguments, the whole answer
     ("-m --cfg job", "--multirun and --cfg exclude each other. Omit one."),
     ("--shell-completion bash", "--shell-completion: write -sc install=bash, or zsh or fish in its place."),
     ("-sc query=bash", "--shell-completion: write -sc install=bash, or zsh or fish in its place."),
+    ("--run=3", "--run=3: --run takes no value. Write --run"),
+    ("--cfg job --package [", "--package [: there is no such setting."),
     # The search path.
     ("hydra.searchpath=null", "hydra.searchpath=null: a list of folders and packages is needed: hydra.searchpath=[FOLDER,pkg://PACKAGE]"),
     ("hydra.searchpath=5", "hydra.searchpath=5: a list of folders and packages is needed: hydra.searchpath=[FOLDER,pkg://PACKAGE]"),
@@ -38,6 +41,9 @@ ANSWERS = [  # arguments, the whole answer
     ("bits 12", "'bits' gives no setting a value. Write bits=12"),
     ("bits:12", "'bits:12' gives no setting a value. Write bits=12"),
     ("=12", "'=12' names no setting. Write NAME=VALUE."),
+    ("@a=12", "'@a=12' names no setting. Write NAME=VALUE."),
+    ("12", "'12' gives no setting a value. Write NAME=VALUE"),
+    ("training..hash=12", "training..hash=12: 'training..hash' cannot be the name of a setting. Write NAME=VALUE."),
     ("bits==12", "bits==12: write one '=': bits=12"),
     ("bits=[1,2", "bits=[1,2: '[' is not closed. Quote an argument with spaces, 'bits=[A, B]'. If it is part of the text, write \"bits='[1,2'\""),
     ("run_dir=a(b", "run_dir=a(b: '(' is not closed. If it is part of the text, write \"run_dir='a(b'\""),
@@ -50,14 +56,19 @@ ANSWERS = [  # arguments, the whole answer
     ("run_dir=a,b", "run_dir=a,b: several values need -m. A list is written run_dir=[A,B], a text with such characters \"run_dir='a,b'\""),
     ("bits=interval(1,3) -m", "bits=interval(1,3): a sweep takes values, bits=A,B. tuning=optuna searches an interval."),
     ("-m bits=glob(*)", "bits=glob(*): glob chooses among the files of a group. List the values."),
+    ("-m bits=range(0,1,0)", "bits=range(0,1,0): range() arg 3 must not be zero."),
     ("-m resume=A,B", "resume=A,B cannot be swept: resume one run without -m. A sweep is continued by its command with run_dir= of its folder."),
     ("-m bits=12 run_dir=a,b", "run_dir=a,b: the runs of a sweep lie below one run_dir. Name one."),
     ("+bits=12", "+bits=...: bits has a value already. Omit the '+'."),
     ("~nope", "nope: there is no such setting. `--help` lists all settings."),
+    ("~resume", "~resume: this setting cannot be removed. Omit it."),
+    ("~bits", "bits has no value. Give it as +bits=..."),
+    ("~training.hash.epochs", "training.hash.epochs has no value. Write it in the file of the chosen recipe, or give it as +training.hash.epochs=..."),
     # Groups.
     *((f"{choice}", f"{choice}: choose one of {OPTIMIZERS}.") for choice in ("optimizer@training.hash.optimizer=null", "optimizer@training.hash.optimizer=")),
     ("-m optimizer=adamw,null", "optimizer=adamw,null: 'null' cannot be one of several choices. Run it without optimizer=."),
     ("optimizer@training.hash.optimiser=sgd", "optimizer@training.hash.optimiser=sgd: no optimizer is used at training.hash.optimiser. Did you mean 'optimizer@training.hash.optimizer'?"),
+    ("method@x=joint", "method@x=joint: no method is used at x. Write method=..."),
     ("optimizer=5", f"optimizer=5: optimizer has no choice '5'. Valid: {OPTIMIZERS}."),
     ("optimizer=[adamw,sgd]", f"optimizer=[adamw,sgd]: optimizer takes one choice, without brackets: {OPTIMIZERS}."),
     ("dataset=[digits]", f"dataset=[digits]: dataset takes one choice, without brackets: {DATASETS}."),
@@ -66,7 +77,8 @@ ANSWERS = [  # arguments, the whole answer
     ("~dataset", f"~dataset: choose one of {DATASETS}, by dataset=..."),
     ("+dataset=digits", "+dataset=digits: dataset is chosen without a '+'. Omit it."),
     ("logger=[csv,null]", "logger=[csv,null]: logger has no choice 'null'. Did you mean 'none'?"),
-    ("logger=[csv,x]", "logger=x: logger has no choice 'x'. Valid: csv, none, tensorboard, wandb."),
+    ("logger=[csv,x]", f"logger=x: logger has no choice 'x'. Valid: csv, none, tensorboard, wandb. {OWN_FILE}"),
+    ("dataset=mine", f"dataset=mine: dataset has no choice 'mine'. Valid: {DATASETS}. {OWN_FILE}"),
     ("phases=ful", "phases=ful: phases has no choice 'ful'. Did you mean 'full'?"),
     ("optimizer.lr=1", f"optimizer.lr: there is no such setting. Choose one by optimizer={OPTIMIZERS}."),
     ("protocol.foo=1", "protocol.foo: there is no such setting. Valid: _target_, queries_per_class, train_in_database, train_per_class, validation."),
@@ -74,6 +86,9 @@ ANSWERS = [  # arguments, the whole answer
     ("launcher.n_jobs=2", "launcher.n_jobs=2: the launcher's settings are Hydra's own. Write hydra.launcher.n_jobs=2"),
     ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs: the launcher has no such setting. Choose one: launcher=joblib, ray, slurm."),
     ("hydra.foo=1", "hydra.foo: Hydra has no such setting. `--cfg hydra` lists its settings."),
+    ("hydra.job.env_copy=[NOPE]", "hydra.job.env_copy=[NOPE]: Hydra fails with this setting (KeyError 'NOPE')."),
+    ("hydra.job.env_copy=[NOPE] --cfg job", "hydra.job.env_copy=[NOPE]: Hydra fails with this setting (KeyError 'NOPE')."),
+    ("hydra.hydra_logging.version=9", "hydra.hydra_logging.version=9: Hydra fails with this setting (ValueError Unsupported version: 9)."),
     ("hydra.mode=FOO", "hydra.mode=FOO: Invalid value 'FOO', expected one of [RUN, MULTIRUN]."),
     ("hydra=5", "hydra=5: choose a file of a group of Hydra's, hydra/GROUP=CHOICE."),
     ("-m run_dir=/dev/null/x", "/dev/null/x: Not a directory. Name another folder."),
@@ -86,6 +101,9 @@ ANSWERS = [  # arguments, the whole answer
     ("training.hash.objective=sing", "training.hash.objective=sing: must be 'classify' or 'hash'."),
     ("evaluation.ks=[a]", "evaluation.ks[0]=a: must be an integer."),
     ("evaluation=null", "evaluation=null: must be settings, {NAME: VALUE}."),
+    ("evaluation.batch_size=10000000000000000000", "evaluation.batch_size=10000000000000000000: must be at most 2147483647."),
+    ("allow=[my.lab]", "allow[0]=my.lab: must be the name of a package."),
+    ("tuning=optuna tuning.space=[{setting:bits,choices:[[1]]}]", "tuning.space[0].choices[0]=[1]: must be a single value."),
     ("tags=[5]", "tags[0]=5: must be a text. Quote it: \"tags=['5']\""),
     ("run_dir=5", "run_dir=5: must be a path. Quote it: \"run_dir='5'\""),
     ("run_dir=", "run_dir=: must be a path."),
@@ -107,6 +125,11 @@ LATER_ANSWERS = [  # known only when Hydra starts, the data is loaded or the mod
     ("hydra.verbose=5", "hydra.verbose=5: Hydra fails with this setting (AssertionError"),
     ("training.hash.optimizer.lr=true", "training.hash.optimizer.lr=true: must be a number."),
     ("training.hash.optimizer.lr=nan", "training.hash.optimizer.lr=nan: must be a finite number."),
+    ("protocol.queries_per_class=-5", "protocol.queries_per_class=-5: must be at least 0."),
+    (
+        "+training.hash.optimizer={foreach:true,fused:true}",
+        "training.hash.optimizer={'lr': 0.02, 'momentum': 0.9, 'nesterov': True, 'weight_decay': 0.0005, 'foreach': True, 'fused': True}: torch.optim.SGD refuses it: `fused` and `foreach` cannot be `True` together.",
+    ),
     ("training.hash.optimizer.lr=inf", "training.hash.optimizer.lr=inf: must be a finite number."),
     ("backbone.widths=5", "backbone.widths=5: must be a list."),
     *(
@@ -164,6 +187,7 @@ OWN = {
     "experiment/group.yaml": "# @package _global_\ndefaults: [override /methd: joint]\n",
     "experiment/twice.yaml": "# @package _global_\ndefaults: [/method: joint]\n",
     "dataset/own.yaml": "defaults: [override /recipe: cifar10]\n_target_: mylab.own\n",
+    "experiment/itself.yaml": "# @package _global_\ndefaults: [itself]\n",
 }  # fmt: skip
 
 
@@ -186,6 +210,8 @@ def own_conf(tmp_path: Path) -> Path:
         ("experiment=group", "experiment/group: there is no 'methd' to override. Did you mean 'method'?"),
         ("experiment=twice", "method is chosen twice. In a file of your own write `override /method: ...`."),
         ("dataset=own", "dataset/own: write `override /recipe@_global_.recipe: ...`."),
+        ("experiment=itself", "The defaults of a file of your own lead back to this file. Include it once."),
+        ("method=mine", "method=mine: method has no choice 'mine'. Valid: joint."),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_file_of_ones_own_is_explained(
@@ -193,6 +219,50 @@ def test_a_mistake_in_a_file_of_ones_own_is_explained(
 ) -> None:
     code, _, err = run_program("--config-dir", str(own_conf), choice)
     assert (code, err) == (2, f"error: {answer}\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "entry"),
+    [
+        ("experiment/mine", "override /experiment"),
+        ("experiment/mine", "/experiment"),
+        ("debug/mine", "optional /debug"),
+        ("dataset/mine", "override /dataset"),
+        ("dataset/mine", "override /dataset@_global_.dataset"),
+    ],
+)
+def test_a_choice_in_the_group_of_the_file_itself_is_refused(
+    run_program: RunProgram, file: str, entry: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own" / f"{file}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"# @package _global_\ndefaults:\n  - {entry}: other\nbits: 16\n")
+    code, _, err = run_program("--config-dir", str(tmp_path / "own"), file.replace("/", "="))
+    group = file.partition("/")[0]
+    advice = "To build on another one write `defaults: [other, _self_]`."
+    assert (code, err) == (
+        2,
+        f"error: {file}: a file of {group}/ cannot choose {group}. {advice}\n",
+    )
+
+
+def test_a_file_builds_on_another_of_its_group(run_program: RunProgram, tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [cifar10_few, _self_]\nbits: 17\n"
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)
+    code, out, err = run_program("--config-dir", str(tmp_path / "own"), "experiment=mine", "-c=job")
+    assert (code, err) == (0, "")
+    assert "bits: 17\n" in out
+    assert "epochs: 120\n" in out
+
+
+@pytest.mark.parametrize("kind", ["job", "all"])
+def test_the_phases_are_shown_as_they_will_run(run_program: RunProgram, kind: str) -> None:
+    code, out, err = run_program("optimizer=adamw", "--cfg", kind)
+    assert (code, err) == (0, "")
+    assert out.count("_target_: torch.optim.AdamW\n") == 3
+    assert "\noptimizer:" not in out
+    assert ("\n    - optimizer=adamw\n" in out) == (kind == "all")  # in hydra.overrides.task
 
 
 def test_several_folders_of_configurations_may_be_given(

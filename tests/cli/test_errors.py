@@ -81,12 +81,32 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["trainer=gpu"], ["trainer", "gpu", "trainer=cpu"]),
         (["trainer.precision=17"], ["trainer", "17"]),
         (["dataset=cifar10", "data_dir=empty"], ["empty", "data_batch_1", "dataset=digits"]),
+        (["data_dir=/dev/null"], ["data_dir=/dev/null is not a folder"]),
         (["dataset=digits", "backbone=lenet", "recipe=nothing"], ["recipe=nothing"]),
-        (["dataset=image_folder"], ["dataset.path=data/images", "no such folder", "class folders"]),
-        (["dataset=image_folder", "dataset.size=big"], ["dataset.size=big: must be an integer."]),
+        (
+            ["dataset=image_folder"],
+            ["data/images: there is no such folder", "Set dataset.path to "],
+        ),
+        (["dataset=image_folder", "dataset.path="], ["dataset.path=: there is no such folder"]),
+        (
+            ["dataset=image_folder", "dataset.path=x.csv"],
+            ["x.csv: there is no such folder or list"],
+        ),
+        (
+            ["dataset=image_folder", "dataset.path=.", "dataset.root=nowhere"],
+            ["dataset.root=nowhere: there is no such folder"],
+        ),
+        (
+            ["dataset=image_folder", "dataset.path=.", "dataset.size=big"],
+            ["dataset.size=big: must be an integer."],
+        ),
         (["dataset=nuswide"], ["data/NUS-WIDE", "Groundtruth/AllLabels", "dataset.lists="]),
-        (["dataset=nuswide", "dataset.subset=tc22"], ["dataset.subset=tc22", "'tc21'"]),
-        (["protocol=given"], ["data/query.txt cannot be read", "No such file"]),
+        (["dataset=nuswide", "dataset.folder=."], ["holds neither Groundtruth/AllLabels nor"]),
+        (
+            ["dataset=nuswide", "dataset.folder=.", "dataset.subset=tc22"],
+            ["dataset.subset=tc22", "'tc21'"],
+        ),
+        (["protocol=given"], ["protocol.queries=data/query.txt: there is no such list"]),
         (["protocol=10-percent", "protocol.query_fraction=2"], ["protocol.query_fraction=2"]),
         (["resume=nowhere"], ["resume=nowhere", "no run is there"]),
         (["+trainer.fast_dev_run=true"], ["trainer.fast_dev_run: ", "Use debug=fewsteps."]),
@@ -234,12 +254,14 @@ HEAVY = ("torch", "numpy", "pytorch_lightning", "torchmetrics", "timm", "wandb",
 
 def test_nothing_heavy_is_imported_before_a_run_begins(tmp_path: Path) -> None:
     """Help, a composed configuration, a completion and typos, all in one process."""
+    (tmp_path / "train.py").touch()
     script = f"""
 import contextlib, io, os, runpy, sys
 os.environ |= {{"COMP_LINE": "train.py dataset=m", "COMP_POINT": "18", "COMP_CWORD": "1"}}
 arguments = [["--help"], ["--cfg", "job"], ["-sc", "query=bash"], ["bitz=48"], ["dataset=cifra10"],
              ["bits=0"], ["training.hash.epochs=many"], ["resume=nowhere"], ["phase.hash.epochs=1"],
-             ["--version"], ["bits==3"], ["--bits", "3"]]
+             ["--version"], ["bits==3"], ["--bits", "3"], ["protocol=given"], ["dataset=nuswide"],
+             ["dataset=image_folder"], ["data_dir=train.py"], ["--cfg", "all"]]
 outputs = []
 for some in arguments:
     sys.argv = [{str(ROOT / "train.py")!r}, *some]
@@ -253,7 +275,7 @@ print([name for name in {HEAVY} if name in sys.modules])
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-    assert done.stderr.count("error: ") == 8
+    assert done.stderr.count("error: ") == 12
 
 
 def test_import_deephash_imports_nothing_heavy() -> None:

@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from deephash.training.callbacks import (
     CurveRecorder,
     EpochPrinter,
     EpochSeeder,
-    SigtermHandlerKeeper,
     loggers_starting_empty,
     replay,
 )
@@ -282,21 +280,3 @@ def test_each_epoch_has_generators_of_its_own_seed(tmp_path: Path) -> None:
     draws(7, 2, ModelCheckpoint(tmp_path, "last"))
     assert draws(7, 3, path=tmp_path / "last.ckpt") == {2: whole[2]}
     assert draws(8, 3)[0] != whole[0]
-
-
-def test_the_handler_of_sigterm_is_kept() -> None:
-    seen = []
-
-    class HandlerRecorder(Callback):
-        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    def handler(*_: object) -> None:
-        raise AssertionError
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        fit([1.0] * 4, SigtermHandlerKeeper(), HandlerRecorder())
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert seen == [handler, handler]

@@ -1,5 +1,6 @@
 """Lightning's Trainer by its settings."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from tiny_training import CPU
+from tiny_training import CPU, TinyRun, all_phases
 from torch import nn
 
 from deephash.core.errors import UserError
@@ -48,6 +49,7 @@ def test_bfloat16_of_a_processor_is_asked_of_torch(monkeypatch: pytest.MonkeyPat
         ({"devices": -3}, 1, False, r"trainer: .*devices=-3.*Without a GPU use trainer=cpu"),
         ({}, 2, False, r"2 processes were launched, but trainer.devices=1 makes 1\."),
         ({"devices": 2}, 1, True, r"-m with trainer.devices=2: each of the 2 processes"),
+        ({"devices": 2, "sync_batchnorm": True}, 1, False, "batch norm between GPUs only. On CPUs"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -81,6 +83,25 @@ def test_a_trainer_of_a_phase_writes_whole_checkpoints_and_leaves_the_order_to_u
     assert trainer.checkpoint_callback is not None
     alone = make_trainer(callbacks=[], logger=False, max_epochs=1)  # extracts features
     assert alone.checkpoint_callback is None
+
+
+def test_a_run_keeps_its_handler_of_sigterm(tmp_path: Path) -> None:
+    run = TinyRun(tmp_path)
+    found = set()
+
+    def handler(*_: object) -> None:
+        raise AssertionError
+
+    def note_handler(*_: object) -> None:
+        found.add((run.net.training, signal.getsignal(signal.SIGTERM)))
+
+    run.net.register_forward_hook(note_handler)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        run.run(all_phases())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found == {(True, handler), (False, handler)}
 
 
 def test_batch_norm_is_synchronised_where_it_is_asked_for() -> None:
