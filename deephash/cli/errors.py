@@ -52,7 +52,8 @@ def report_user_errors() -> Iterator[None]:
     """
     set_by_user = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    is_default = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if is_default:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with tolerate_lost_output():
@@ -67,6 +68,8 @@ def report_user_errors() -> Iterator[None]:
             print(f"error: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
     finally:
+        if is_default:  # Ctrl-C that is pressed again leaves no traceback of Python's own end
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         if set_by_user is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
@@ -81,10 +84,8 @@ def _is_about_input(error: Exception) -> bool:
     names = [frame.name for frame in frames]
     if isinstance(error, RecursionError):
         return "create_defaults_list" in names
-    if isinstance(error, OSError):  # of the folder of a sweep, which Hydra makes
-        return "_run_hydra" in names and "run_task" not in names
-    if _hydra_settings() and "run_task" not in names:
-        return any(map(_is_of_hydra, frames))
+    if "run_task" not in names and (isinstance(error, OSError) or _hydra_settings()):
+        return any(map(_is_of_hydra, frames))  # such as of the folder of a sweep, which it makes
     return isinstance(error, ValueError) and _is_of_hydra(frames[-1])
 
 
@@ -93,7 +94,8 @@ def _is_of_hydra(frame: traceback.FrameSummary) -> bool:
 
 
 def _hydra_settings() -> list[str]:
-    settings = [argument for argument in sys.argv[1:] if re.match(r"[+~]*hydra[./]", argument)]
+    pattern = r"[+~]*(hydra[./]|launcher=)"
+    settings = [argument for argument in sys.argv[1:] if re.match(pattern, argument)]
     return [setting for setting in settings if not is_search_path(setting)]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning, Slurm
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # set by torchrun, Slurm
@@ -13,7 +14,7 @@ def rank() -> int:
     torch_distributed = sys.modules.get("torch.distributed")
     if torch_distributed is not None and torch_distributed.is_initialized():
         return torch_distributed.get_rank()
-    return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
+    return next(iter(_read_numbers(RANK_VARIABLES)), 0)
 
 
 def is_rank_zero() -> bool:
@@ -38,4 +39,9 @@ def should_report_error() -> bool:
 
 def launched_world_size() -> int:
     """The number of processes that torchrun or Slurm launched; 1 if neither did."""
-    return max(int(os.environ.get(name, 1)) for name in WORLD_SIZE_VARIABLES)
+    return max([1, *_read_numbers(WORLD_SIZE_VARIABLES)])
+
+
+def _read_numbers(names: Iterable[str]) -> list[int]:
+    """The environment variables that are set; what is no number is not of a launcher."""
+    return [int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()]

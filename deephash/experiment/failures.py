@@ -62,4 +62,5 @@ def _is_of_lightning(error: Exception) -> bool:
     """Whether Lightning itself found that its settings do not fit the data."""
     is_refusal = isinstance(error, ValueError) or "Misconfiguration" in type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
-    return is_refusal and "pytorch_lightning" in Path(frames[-1].filename).parts
+    packages = {"pytorch_lightning", "lightning_fabric"}
+    return is_refusal and not packages.isdisjoint(Path(frames[-1].filename).parts)

@@ -174,9 +174,11 @@ def wandb_logger(
             mode=mode_used,  # type: ignore[arg-type]
             settings=wandb.Settings(silent=True),
         )
-    except (wandb.Error, OSError) as error:
+    except (wandb.Error, OSError, ValueError) as error:
+        is_long = isinstance(error, ValueError)  # of a setting, such as one of the environment
+        reason = " ".join(str(error).split()) if is_long else str(error).splitlines()[0]
         raise UserError(
-            f"logger=wandb: W&B did not start ({str(error).splitlines()[0]}). "
+            f"logger=wandb: W&B did not start ({reason.partition(' [type=')[0]}). "
             "Use logger.wandb.mode=offline or logger=csv."
         ) from None
     with atomic_write(id_file) as path:

@@ -140,6 +140,8 @@ def load_settings_to_resume(cfg: DictConfig) -> Settings:
             _move_data_dir(saved, given["data_dir"])
         elif group == "trainer":
             saved["trainer"] = _move_trainer(saved.get("trainer"), given["trainer"], names)
+        elif group not in given:
+            raise UserError(f"~{group}: this setting cannot be removed. Omit it.")
         else:
             saved[group] = given[group]
     return validate_settings(OmegaConf.create(saved | {"resume": str(run_dir)}))

@@ -67,7 +67,8 @@ def _describe_exit(stop: SystemExit) -> str:
 
 def is_slurm_restart() -> bool:
     """Whether Slurm has started this job before."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    count = os.environ.get("SLURM_RESTART_COUNT", "")
+    return count.isdecimal() and int(count) > 0
 
 
 def _requeue_slurm_job(number: int, frame: FrameType | None) -> None:

@@ -12,12 +12,14 @@ import sys
 import traceback
 from collections.abc import Collection
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 SWEEP_CONFIG = "multirun.yaml"  # Hydra's, of the whole sweep
 MAX_NAME = 64  # characters of the name of a run's folder
+MAX_VALUES = 10_000  # of a setting
 NOT_IN_NAMES = "hydra.job.config.override_dirname.exclude_keys"
 
 
@@ -182,12 +185,8 @@ def check_sweep(config: DictConfig) -> None:
     parser = OverridesParser.create(config_loader=loader)
     overrides = parser.parse_overrides([*params, *given])
     for override in overrides:
-        try:
-            is_empty = override.is_discrete_sweep() and not list(override.sweep_string_iterator())
-        except ValueError as error:  # of range()
-            raise UserError(f"{override.input_line}: {error}.") from None
-        if is_empty:
-            raise UserError(f"{override.input_line}: this sweep has no values. Name one at least.")
+        if override.is_discrete_sweep():
+            _check_values(override)
     swept = {o.key_or_group for o in overrides if o.is_sweep_override()}
     if swept:
         _name_by(config, swept, {o.key_or_group for o in overrides} - swept)
@@ -207,6 +206,19 @@ def check_sweep(config: DictConfig) -> None:
         except UserError as error:
             if type(error.__context__) is not InterpolationResolutionError:
                 raise  # otherwise it is a resolver such as ${hydra:...}, known once the job begins
+
+
+def _check_values(override: Override) -> None:
+    """Refuse a sweep of no values, and a range that cannot be counted or does not end."""
+    try:
+        count = sum(1 for _ in islice(override.sweep_string_iterator(), MAX_VALUES + 1))
+    except (ValueError, ArithmeticError):
+        problem = "this range has no values. Write range(FROM,TO)."
+        raise UserError(f"{override.input_line}: {problem}") from None
+    if not count:
+        raise UserError(f"{override.input_line}: this sweep has no values. Name one at least.")
+    if count > MAX_VALUES:
+        raise UserError(f"{override.input_line}: more than {MAX_VALUES:,} values. Name fewer.")
 
 
 def _name_by(config: DictConfig, swept: Collection[str], fixed: Collection[str]) -> None:

@@ -5,7 +5,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import RunProgram, options
+from conftest import RunProgram, compose_config, options
 from typer.testing import CliRunner
 
 import deephash
@@ -56,7 +56,8 @@ ANSWERS = [  # arguments, the whole answer
     ("run_dir=a,b", "run_dir=a,b: several values need -m. A list is written run_dir=[A,B], a text with such characters \"run_dir='a,b'\""),
     ("bits=interval(1,3) -m", "bits=interval(1,3): a sweep takes values, bits=A,B. tuning=optuna searches an interval."),
     ("-m bits=glob(*)", "bits=glob(*): glob chooses among the files of a group. List the values."),
-    ("-m bits=range(0,1,0)", "bits=range(0,1,0): range() arg 3 must not be zero."),
+    *((f"-m bits={text}", f"bits={text}: this range has no values. Write range(FROM,TO).") for text in ("range(0,1,0)", "range(8,nan)")),
+    *((f"-m bits={text}", f"bits={text}: more than 10,000 values. Name fewer.") for text in ("range(8,inf)", "range(1e9)")),
     ("-m resume=A,B", "resume=A,B cannot be swept: resume one run without -m. A sweep is continued by its command with run_dir= of its folder."),
     ("-m bits=12 run_dir=a,b", "run_dir=a,b: the runs of a sweep lie below one run_dir. Name one."),
     ("+bits=12", "+bits=...: bits has a value already. Omit the '+'."),
@@ -156,6 +157,26 @@ def test_what_is_found_late_is_answered(run_program: RunProgram, line: str, answ
     assert err.startswith(f"error: {answer}"), err
     assert err.count("\n") == 1
     assert not Path("runs").exists()
+
+
+def test_a_setting_is_not_removed_from_a_resumed_run(
+    run_program: RunProgram, scratch_run: Path
+) -> None:
+    code, _, err = run_program(f"resume={scratch_run}", "~tags")
+    assert (code, err) == (2, "error: ~tags: this setting cannot be removed. Omit it.\n")
+
+
+def test_a_launcher_that_refuses_its_settings_is_named(run_program: RunProgram) -> None:
+    arguments = ["-m", "bits=8,12", "launcher=joblib", "hydra.launcher.n_jobs=0"]
+    code, _, err = run_program(*arguments)
+    assert code == 2
+    reason = "Hydra fails with this setting (ValueError n_jobs == 0 in Parallel has no meaning)"
+    assert err == f"error: launcher=joblib hydra.launcher.n_jobs=0: {reason}.\n"
+
+
+def test_the_documented_options_of_a_torchvision_set_are_taken() -> None:
+    overrides = ["dataset=torchvision", "dataset.name=EMNIST", "dataset.options={split:letters}"]
+    assert compose_config(*overrides).dataset.options == {"split": "letters"}
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_derived_seeds_never_change() -> None:
         ({}, 0, 1),
         ({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}, 3, 4),
         ({"LOCAL_RANK": "1"}, 1, 1),
+        ({"RANK": "abc", "WORLD_SIZE": "all"}, 0, 1),
         ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"}, 2, 3),
     ],
     ids=["single", "torchrun", "lightning", "slurm"],

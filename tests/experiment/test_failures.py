@@ -1,6 +1,7 @@
 """Trainings that go wrong: each ends with a sentence that says what to change."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,31 @@ def test_a_faulty_method_is_explained(
     cfg.method = {"_target_": f"{__name__}.FaultyMethod", "fault": fault}
     with pytest.raises(UserError, match=message):
         run(cfg)
+
+
+@pytest.mark.parametrize("fault", ["width", "exit"])
+def test_a_faulty_method_is_found_before_the_pre_training(
+    compose_run: ComposeRun, fault: str, tmp_path: Path
+) -> None:
+    cfg = compose_run("phases=full")
+    cfg.method = {"_target_": f"{__name__}.FaultyMethod", "fault": fault}
+    with pytest.raises(UserError, match=r"FaultyMethod.forward|sys.exit"):
+        run(cfg)
+    assert not list(tmp_path.iterdir())  # neither a run nor a shared pre-training
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("+trainer.val_check_interval=1000", "trainer: Lightning refuses its settings: .* 1000"),
+        ("method.tau=1e308", r"trainer.detect_anomaly=true: .* nan .* training.<phase>.optimizer"),
+    ],
+)
+def test_what_lightning_finds_in_a_training_is_explained(
+    compose_run: ComposeRun, setting: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(compose_run("phases=scratch", "+trainer.detect_anomaly=true", setting))
 
 
 @pytest.mark.parametrize(

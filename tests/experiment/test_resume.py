@@ -158,6 +158,16 @@ def test_ctrl_c_during_imports_leaves_nothing(module: str, tmp_path: Path) -> No
     assert not folder.exists()
 
 
+def test_ctrl_c_pressed_again_at_the_end_is_silent(tmp_path: Path) -> None:
+    hook = tmp_path / "sitecustomize.py"
+    hook.write_text(
+        "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    )
+    process = start_train("--version", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    _, errors = process.communicate(timeout=600)
+    assert (process.returncode, errors) == (-signal.SIGINT, "")
+
+
 def test_ctrl_c_in_training_is_answered_without_a_trace(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start_train(
