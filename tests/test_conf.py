@@ -1,12 +1,15 @@
 """Every file of conf/ composes into valid settings, and is what a Hydra user expects."""
 
 import re
+from collections.abc import Iterator
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest import CONF, compose_config, options
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from deephash.cli.compose import config_groups
@@ -43,6 +46,20 @@ def test_every_choice_is_valid(file: str) -> None:
 def test_only_layers_are_global(file: str) -> None:
     header = (CONF / file).read_text().splitlines()[0]
     assert (header == "# @package _global_") == (file.partition("/")[0] in LAYERS)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_defaults_stand_in_conf_alone(file: str) -> None:
+    def find_targets(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from [node["_target_"]] if "_target_" in node else []
+            for value in node.values():
+                yield from find_targets(value)
+
+    for target in find_targets(yaml.safe_load((CONF / file).read_text())):
+        for parameter in signature(get_object(target)).parameters.values():
+            is_ours = target.startswith("deephash.")
+            assert not is_ours or parameter.default is Parameter.empty, f"{target}: {parameter}"
 
 
 def test_every_choice_has_a_line_of_description() -> None:

@@ -235,6 +235,8 @@ def test_runs_on_images_in_files(
     more = [f"cache_dir={tmp_path}", "evaluation.ks=[10]", "training.pretrain.batch_size=30"]
     if "dataset=image_folder" in arguments:
         more += ["training.pretrain.epochs=10", "training.hash.optimizer.lr=0.001"]
+    if "experiment=image_folder_pretrained" in arguments:
+        more += ["training.init.optimizer.lr=0.001"]
     if "dataset=nuswide" in arguments:
         name = next((a for a in arguments if key(a) == "protocol"), "protocol=1k-59k")
         more += {

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import (
     Override,
     OverrideType,
     QuotedString,
+    Sweep,
     ValueType,
 )
 from hydra.errors import HydraException
@@ -212,6 +213,9 @@ def _check_setting(argument: str, override: Override, *, is_multirun: bool) -> N
         raise UserError(f"{argument}: choose a file of a group of Hydra's, hydra/GROUP=CHOICE.")
     if name == "run_dir" and override.is_sweep_override():
         raise UserError(f"{argument}: the runs of a sweep lie below one run_dir. Name one.")
+    value = override.value()
+    if isinstance(value, ChoiceSweep) and any(isinstance(entry, Sweep) for entry in value.list):
+        raise UserError(f"{argument}: a sweep within another. Write {name}=A,B,C.")
     if override.is_interval_sweep():
         raise UserError(
             f"{argument}: a sweep takes values, {name}=A,B. tuning=optuna searches an interval."

@@ -4,6 +4,7 @@ Nothing heavier than Hydra is imported here: help, completion and errors must an
 """
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -124,7 +125,7 @@ def user_config_dirs(arguments: Sequence[str]) -> list[tuple[str, Path]]:
                 )
             dirs += [(str(entry), _search_path_folder(str(entry))) for entry in entries]
     for label, folder in dirs:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # also where its name is too long
             raise UserError(f"{label}: there is no such folder of configurations.")
     return list({folder.resolve(): (label, folder) for label, folder in dirs}.values())
 

@@ -1,5 +1,6 @@
 """The folder of a run: locked while it is at work, found again, resumed."""
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,10 @@ def check_places(run_dir: Path) -> None:
     """
     if "::" in str(run_dir):
         raise UserError(f"run_dir={run_dir}: '::' cannot be in its name. Rename it.")
+    try:
+        run_dir.exists()
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: {error.strerror}. Name another run_dir.") from None
     for names, kind, is_other in (FILES, "file", Path.is_dir), (FOLDERS, "folder", Path.is_file):
         for name in names:
             if is_other(run_dir / name):
@@ -174,7 +179,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         UserError: no run is there, or its settings cannot be read.
     """
     path = run_dir / CONFIG
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where its name is too long
         raise UserError(f"resume={run_dir}: no run is there (no {CONFIG}). Name a run's folder.")
     try:
         saved: Any = OmegaConf.to_container(OmegaConf.load(path))

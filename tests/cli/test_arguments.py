@@ -58,6 +58,7 @@ ANSWERS = [  # arguments, the whole answer
     ("-m bits=glob(*)", "bits=glob(*): glob chooses among the files of a group. List the values."),
     *((f"-m bits={text}", f"bits={text}: this range has no values. Write range(FROM,TO).") for text in ("range(0,1,0)", "range(8,nan)")),
     *((f"-m bits={text}", f"bits={text}: more than 10,000 values. Name fewer.") for text in ("range(8,inf)", "range(1e9)")),
+    ("-m bits=choice(8,12),16", "bits=choice(8,12),16: a sweep within another. Write bits=A,B,C."),
     ("-m resume=A,B", "resume=A,B cannot be swept: resume one run without -m. A sweep is continued by its command with run_dir= of its folder."),
     ("-m bits=12 run_dir=a,b", "run_dir=a,b: the runs of a sweep lie below one run_dir. Name one."),
     ("+bits=12", "+bits=...: bits has a value already. Omit the '+'."),

@@ -12,6 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from deephash.cli.compose import config_groups
 
+LONG = "x" * 300
+
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -133,6 +135,10 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["hash_length=12"], ["Use bits."]),
         (["project=x"], ["Use logger.wandb.project."]),
         (["run_dir=/dev/null/run"], ["run_dir=/dev/null/run", "Name another run_dir"]),
+        ([f"run_dir={LONG}"], [f"run_dir={LONG}: File name too long. Name another run_dir."]),
+        ([f"resume={LONG}"], [f"resume={LONG}: no run is there"]),
+        ([f"--config-dir={LONG}"], [f"{LONG}: there is no such folder of configurations"]),
+        ([f"data_dir={LONG}", f"cache_dir={LONG}", "bits=0"], ["bits=0: must be greater than 0."]),
         (
             ["logger=wandb", "logger.wandb.mode=loud"],
             ["logger.wandb.mode=loud", "'online' or 'offline'"],

@@ -68,7 +68,7 @@ def test_derived_seeds_never_change() -> None:
         ({"RANK": "abc", "WORLD_SIZE": "all"}, 0, 1),
         ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"}, 2, 3),
     ],
-    ids=["single", "torchrun", "lightning", "slurm"],
+    ids=["single", "torchrun", "lightning", "of something else", "slurm"],
 )
 def test_rank_and_world_size_of_launchers(
     variables: dict[str, str], rank: int, world_size: int, monkeypatch: pytest.MonkeyPatch
