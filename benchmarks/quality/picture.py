@@ -1,9 +1,11 @@
 """The picture of the README: five queries of CIFAR-10 beside their ten nearest photographs.
 
-    python train.py dataset=cifar10 bits=48 run_dir=runs/picture
+    python train.py dataset=cifar10 bits=48 run_dir=runs/picture \\
+        training.pretrain.epochs=4 training.init.epochs=1 training.hash.epochs=1
     python -m benchmarks.quality.picture runs/picture
 
-The queries are the first of each of the first five classes. Writes results/neighbours.png.
+Any finished run will do; the picture names its mAP. The queries are the first of each of the first
+five classes. Writes results/neighbours.png.
 """
 
 import argparse
