@@ -17,7 +17,7 @@ OF_THE_DISK = {
 
 @contextmanager
 def explain_failures(run_dir: Path, arguments: str = "") -> Iterator[None]:
-    """Explain errors of disk and memory, and what Lightning finds at the start of a phase.
+    """Explain errors of disk and memory, and what libraries refuse in the midst of a training.
 
     Args:
         run_dir: of the run.
@@ -35,32 +35,42 @@ def explain_failures(run_dir: Path, arguments: str = "") -> Iterator[None]:
             f"{error.filename or run_dir} cannot be written to: {error.strerror}. Free some space, "
             f"or change what is there.{resume_hint(run_dir, arguments, 'Then continue')}"
         ) from None
-    except RuntimeError as error:
-        import torch  # takes seconds, and is there where it raised this
-
-        if "returned nan values" in str(error):
-            raise UserError(
-                f"trainer.detect_anomaly=true: {str(error).rstrip('.')}. Lower "
-                "training.<phase>.optimizer.lr, or change the settings of the method."
-            ) from error
-        if not isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise UserError(
-            f"the GPU's memory is too small: {str(error).partition('.')[0]}. Lower "
-            "training.<phase>.batch_size or evaluation.batch_size in a new run, or share the "
-            "batches among several GPUs: "
-            + resume_command(run_dir, f"trainer=ddp {arguments}".rstrip())
-        ) from None
     except Exception as error:
-        if not _is_of_lightning(error):
+        problem = _explain_memory(error, run_dir, arguments) or _explain_refusal(error)
+        if not problem:
             raise
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"trainer: Lightning refuses its settings: {reason}.") from error
+        raise UserError(problem) from error
 
 
-def _is_of_lightning(error: Exception) -> bool:
-    """Whether Lightning itself found that its settings do not fit the data."""
-    is_refusal = isinstance(error, ValueError) or "Misconfiguration" in type(error).__name__
-    frames = traceback.extract_tb(error.__traceback__)
-    packages = {"pytorch_lightning", "lightning_fabric"}
-    return is_refusal and not packages.isdisjoint(Path(frames[-1].filename).parts)
+def _explain_memory(error: Exception, run_dir: Path, arguments: str) -> str:
+    if not isinstance(error, RuntimeError):
+        return ""
+    import torch  # takes seconds, and is there where it raised this
+
+    if not isinstance(error, torch.OutOfMemoryError):
+        return ""
+    return (
+        f"the GPU's memory is too small: {str(error).partition('.')[0]}. Lower "
+        "training.<phase>.batch_size or evaluation.batch_size in a new run, or share the "
+        "batches among several GPUs: "
+        + resume_command(run_dir, f"trainer=ddp {arguments}".rstrip())
+    )
+
+
+def _explain_refusal(error: Exception) -> str:
+    """What libraries refuse, but only a training shows; empty for other errors."""
+    frames = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+    last, reason = frames[-1], " ".join(str(error).split()).rstrip(".")
+    is_misuse = isinstance(error, ValueError) or "Misconfiguration" in type(error).__name__
+    if is_misuse and not {"pytorch_lightning", "lightning_fabric"}.isdisjoint(last):
+        return f"trainer: Lightning refuses its settings: {reason}."
+    if last[-3:-1] == ("torch", "optim"):
+        return f"training.<phase>.optimizer: torch refuses its settings: {reason}."
+    if isinstance(error, AssertionError) and any("timm" in parts for parts in frames):
+        return f"backbone: {reason}. Set backbone.resize to the size that it takes."
+    if isinstance(error, RuntimeError) and "returned nan values" in reason:
+        return (
+            f"trainer.detect_anomaly=true: {reason}. Lower training.<phase>.optimizer.lr, or "
+            "change the settings of the method."
+        )
+    return ""

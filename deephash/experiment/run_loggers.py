@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 
 from deephash.core.errors import UserError
-from deephash.core.instantiate import Node, build
+from deephash.core.instantiate import Node, build_instance
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ def open_logger(key: str, node: Node, *args: Any) -> Logger | None:
         UserError: its settings are wrong.
     """
     try:
-        logger: Logger = build(f"logger.{key}", node, *args)
+        logger = build_instance(f"logger.{key}", node, Logger, *args)
         getattr(logger, "experiment", None)  # some open their files by this
     except UserError:
         raise
     except Exception as error:
         _warn(key, error)
         return None
-    logger.key = key  # type: ignore[attr-defined]
+    logger.key = key
     for name in METHODS:
         setattr(logger, name, _tolerate(logger, getattr(logger, name)))
     return logger

@@ -29,7 +29,7 @@ from deephash.training.settings import (
     Strict,
 )
 
-MAX_BITS = 2**16 - 1  # Hamming distances are uint16
+MAX_BITS = 6400  # 100 words: numba compiles the kernels for no more
 MAX_BATCH_SIZE = 2**31 - 1  # torch takes no more than 2**63 - 1
 TRAINER_SETTINGS_OF_THE_RUN = {  # what to use in their place
     **dict.fromkeys(("max_epochs", "min_epochs", "max_time"), "training.<phase>.epochs."),
@@ -223,6 +223,9 @@ def folder_to_resume(cfg: DictConfig) -> Path:
 
 
 def _check_trainer(trainer: Node) -> None:
+    strategy = str(trainer.get("strategy"))
+    if strategy.endswith(("spawn", "fork", "notebook")):
+        raise UserError(f"trainer.strategy={strategy}: processes run the same command. Use ddp.")
     for name in trainer:
         if name in TRAINER_SETTINGS_OF_THE_RUN:
             instead = TRAINER_SETTINGS_OF_THE_RUN[name]

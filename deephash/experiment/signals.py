@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,8 @@ def interruptible(config: Path, arguments: str = "") -> Iterator[None]:
     for number in installed:  # the launcher of a sweep may have handlers of its own
         signal.signal(number, handlers[number])
     try:
-        yield
+        with _repeat_dropped_interrupts():
+            yield
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns the first into the second.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
@@ -55,6 +57,28 @@ def interruptible(config: Path, arguments: str = "") -> Iterator[None]:
     finally:
         for number in installed:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _repeat_dropped_interrupts() -> Iterator[None]:
+    """Send a signal again whose exception was raised where Python drops it, as in `__del__`."""
+    hook = sys.unraisablehook
+
+    def repeat_or_report(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            hook(dropped)
+            return
+        for number in signal.SIGINT, signal.SIGTERM:  # either may be ignored
+            if signal.getsignal(number) is signal.default_int_handler:
+                # Later, for now it would be dropped again.
+                threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+                return
+
+    sys.unraisablehook = repeat_or_report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _describe_exit(stop: SystemExit) -> str:

@@ -96,7 +96,8 @@ ANSWERS = [  # arguments, the whole answer
     ("-m run_dir=/dev/null/x", "/dev/null/x: Not a directory. Name another folder."),
     # Values.
     ("bits=10**10", "bits=10**10: must be an integer."),
-    ("bits=10000000000", "bits=10000000000: must be at most 65535."),
+    ("bits=10000000000", "bits=10000000000: must be at most 6400."),
+    ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: processes run the same command. Use ddp."),
     ("bits=true", "bits=true: must be an integer."),
     ("training.hash.epochs=1.5", "training.hash.epochs=1.5: must be an integer."),
     ("training.hash.batch_size=1", "training.hash.batch_size=1: must be at least 2."),

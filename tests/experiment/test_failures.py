@@ -82,6 +82,8 @@ def test_a_faulty_method_is_found_before_the_pre_training(
     ("setting", "message"),
     [
         ("+trainer.val_check_interval=1000", "trainer: Lightning refuses its settings: .*1000"),
+        ("training.hash.optimizer.lr=1e308", "training.<phase>.optimizer: torch refuses its sett"),
+        ("+logger.own={_target_:builtins.print}", "logger.own._target_=builtins.print makes"),
         ("method.tau=1e308", r"trainer.detect_anomaly=true: .* nan .* training.<phase>.optimizer"),
     ],
 )

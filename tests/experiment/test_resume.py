@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from hydra.core.override_parser.types import QuotedString
 from deephash.core.errors import UserError
 from deephash.core.program import resume_command
 from deephash.experiment.run import run
+from deephash.experiment.signals import interruptible
 
 pytestmark = pytest.mark.usefixtures("light_runs")
 
@@ -89,6 +91,36 @@ def test_a_signal_leaves_a_run_to_resume(
     assert re.search(rf"Stopped. Resume with: .* resume={folder}\n", capsys.readouterr().err)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["hash.unfinished.ckpt"]
     assert not list(folder.rglob("*.part*"))
+
+
+class StoppedWhenDeleted:
+    """Receives a signal where Python drops its exception."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("send_signal_at")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_a_signal_is_not_lost_in_a_destructor(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if number is signal.SIGTERM:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+
+    def work() -> None:
+        with interruptible(tmp_path / "config.yaml"):
+            StoppedWhenDeleted(number)
+            time.sleep(5)
+
+    with pytest.raises(SystemExit) as stop:
+        work()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "\nStopped.\n"
 
 
 def test_a_slurm_job_near_its_time_limit_is_requeued_and_continues(
