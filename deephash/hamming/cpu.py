@@ -27,6 +27,7 @@ QUERIES_PER_TILE = 128  # compared with one tile of the database while it is in 
 ITEMS_PER_TILE = 2048  # 16 KB per word, half of a first-level cache
 CODES_PER_BATCH = 128  # distances that are computed before they are counted
 CODES_PER_TABLE = 2**16 - 1  # as many as the table's 16-bit cells can count
+MAX_WORDS = 100  # in a row: numba passes no longer tuple to the threads of a kernel
 ITEMS_PER_BLOCK = 256  # a block is skipped if its minimum distance is too large
 ITEMS_PER_PIECE = 32  # the pieces of a block that is not skipped are tested in the same way
 
@@ -87,7 +88,16 @@ def k_nearest(query: Array, database: Array, k: int) -> tuple[Array, Array]:
 
 
 def flatten_words(words: Array) -> tuple[Array, tuple[int, ...]]:
-    """Put the words of all codes in one row, read-only; return them and the kernels' `width`."""
+    """Put the words of all codes in one row, read-only; return them and the kernels' `width`.
+
+    Raises:
+        ValueError: a code or a row of labels has more words than a kernel takes.
+    """
+    if words.shape[1] > MAX_WORDS:
+        raise ValueError(
+            f"rows of {words.shape[1]} words of 64 bits: a CPU's kernels take at most {MAX_WORDS} "
+            f"words, that is codes of {64 * MAX_WORDS} bits and {64 * MAX_WORDS} labels"
+        )
     return read_only(words.reshape(-1)), (0,) * words.shape[1]
 
 

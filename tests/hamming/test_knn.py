@@ -3,6 +3,7 @@ import pytest
 import torch
 from code_samples import naive_distances, pack_sample, sample
 
+from deephash.experiment.settings import MAX_BITS
 from deephash.hamming import cpu, gpu, knn
 from deephash.hamming.codes import pack
 
@@ -86,6 +87,14 @@ def test_errors_name_the_value_and_the_shape():
         knn(queries, database, k=2.0)
     with pytest.raises(ValueError, match="codes have 65536 bits: a GPU searches codes of up to"):
         gpu.k_nearest(torch.zeros(1, 1024, dtype=torch.int64), torch.zeros(1, 1024), 1)
+
+
+def test_the_widest_codes():
+    codes = np.zeros((2, 101), np.uint64)
+    assert knn(codes[:, :100], codes[:, :100], k=1)[0].tolist() == [[0], [0]]
+    with pytest.raises(ValueError, match="rows of 101 words .* codes of 6400 bits and 6400 labels"):
+        knn(codes, codes, k=1)
+    assert 64 * cpu.MAX_WORDS == MAX_BITS  # of a run, refused before its training
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
