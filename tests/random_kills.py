@@ -128,6 +128,11 @@ class Trials:
             process = Process(command, folder, self.work / f"trial{number}-{sitting}.log")
             if todo and process.wait_for(todo[0].stage):
                 time.sleep(self.generator.uniform(0, self.seconds[todo[0].stage]))
+            elif todo and process.process.poll() is None:
+                os.killpg(process.process.pid, signal.SIGKILL)
+                process.end()
+                self._report(number, f"{todo.pop(0).stage} did not begin in {TIMEOUT} seconds")
+                break
             if not todo or process.process.poll() is not None:
                 code, errors = process.end()
                 if code or errors:
@@ -232,7 +237,8 @@ def main() -> int:
     photos = f"dataset.path={write_photos(work / 'photos')}"
     trials = Trials(work, [*SETTINGS.split(), photos, *trainer], random.Random(arguments.seed))
     # 8 stages and 3 signals in turn: each pair comes once in 24 kills.
-    kills = deque(Kill(list(STAGES)[i % 8], SIGNALS[i % 3]) for i in range(arguments.kills))
+    stages = list(STAGES)
+    kills = deque(Kill(stages[i % len(stages)], SIGNALS[i % 3]) for i in range(arguments.kills))
     number = 0
     while kills:
         number += 1

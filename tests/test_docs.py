@@ -23,6 +23,8 @@ def test_the_first_screen_installs_runs_and_tests() -> None:
     assert installs[1] == "pip install -e '.[dev]' && pytest"
     extras = re.findall(r"pip install (?:-e )?'(?:\.|deephash)\[(\w+)\]'", TEXT + CHANGELOG)
     assert {*extras} - {"search"} <= PROJECT["optional-dependencies"].keys()
+    # Older versions of pip do not find an extra whose name has an underscore.
+    assert all(extra.isalnum() for extra in PROJECT["optional-dependencies"])
 
 
 @pytest.mark.parametrize(("document", "path"), TABLES, ids=lambda value: str(value)[-30:])

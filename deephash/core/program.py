@@ -10,9 +10,10 @@ CONFIG = "config.yaml"  # in the folder of a run, from when it can be resumed
 
 def train_command(arguments: str) -> str:
     """A training command with these arguments, in the way that this program was started."""
-    started_as = Path(sys.argv[0]).name if sys.argv else ""
+    program = sys.argv[0] if sys.argv else ""
+    script = program if Path(program).name == "train.py" else "train.py"  # from another folder
     prefix = {"deephash": "deephash train", "__main__.py": "python -m deephash train"}
-    return f"{prefix.get(started_as, 'python train.py')} {arguments}"
+    return f"{prefix.get(Path(program).name, f'python {shlex.quote(script)}')} {arguments}"
 
 
 def resume_command(run_dir: Path, arguments: str = "") -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning, Slurm
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # set by torchrun, Slurm
+LAUNCH_MARK = "DEEPHASH_LAUNCHED"  # an environment variable that rank zero gives its children
+IS_LAUNCHED = LAUNCH_MARK in os.environ  # read once: rank zero sets it while it launches them
 PARENT_PID = os.getppid()  # in a process that Lightning launched, this is rank zero
 
 
@@ -14,7 +16,9 @@ def rank() -> int:
     torch_distributed = sys.modules.get("torch.distributed")
     if torch_distributed is not None and torch_distributed.is_initialized():
         return torch_distributed.get_rank()
-    return next(iter(_read_numbers(RANK_VARIABLES)), 0)
+    # Beside Lightning's own, an interactive shell of Slurm or a stray variable tells another rank.
+    names = ("LOCAL_RANK",) if IS_LAUNCHED else RANK_VARIABLES
+    return next(iter(_read_numbers(names)), 0)
 
 
 def is_rank_zero() -> bool:
@@ -24,7 +28,7 @@ def is_rank_zero() -> bool:
 
 def is_launched_by_rank_zero() -> bool:
     """Whether rank zero started this process, by Lightning, and not torchrun or Slurm."""
-    return not is_rank_zero() and not {"RANK", "SLURM_PROCID"} & os.environ.keys()
+    return IS_LAUNCHED
 
 
 def parent_is_gone() -> bool:

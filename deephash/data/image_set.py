@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -115,9 +115,12 @@ class ImageSet:
 
     def _convert_classes(self) -> tuple[str, ...]:
         classes = self.classes
-        is_text = isinstance(classes, str) or not isinstance(classes, Iterable)
-        if is_text or not all(isinstance(name, str) for name in classes):
-            self._refuse("classes", f"are {classes!r}", "give the names of the classes as strings")
+        is_ordered = isinstance(classes, Sequence) and not isinstance(classes, str)
+        if isinstance(classes, np.ndarray):
+            is_ordered = classes.ndim == 1
+        if not is_ordered or not all(isinstance(name, str) for name in classes):
+            expected = "give the names of the classes as a list or tuple of strings"
+            self._refuse("classes", f"are {classes!r}", expected)
         names = tuple(map(str, classes))
         if len(set(names)) < len(names):
             repeated = Counter(names).most_common(1)[0][0]
@@ -179,6 +182,8 @@ class ImageSet:
         return is_test
 
     def _to_tensor(self, field: str, values: Any) -> Tensor:
+        if isinstance(values, list | tuple) and any(isinstance(v, np.ndarray) for v in values):
+            values = self._stack(field, values)
         is_array = isinstance(values, np.ndarray)
         if is_array:
             values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
@@ -193,6 +198,12 @@ class ImageSet:
         if tensor.layout != torch.strided:
             self._refuse(field, "are a sparse tensor", "give a dense one, tensor.to_dense()")
         return tensor
+
+    def _stack(self, field: str, arrays: Sequence[Any]) -> np.ndarray:
+        try:
+            return np.stack(arrays)  # for which torch would need seconds, and warn
+        except ValueError:
+            self._refuse(field, "are arrays of several shapes", "give arrays of one shape")
 
     def _refuse(self, field: str, found: str, expected: str) -> NoReturn:
         raise UserError(f"ImageSet '{self.name}': {field} {found}; {expected}.")

@@ -1,18 +1,20 @@
 """What stops a run and a user can mend: a full disk, a folder that is read-only, a small GPU."""
 
 import errno
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from deephash.core.errors import UserError
-from deephash.core.program import resume_command, resume_hint
+from deephash.core.program import resume_hint
 
 OF_THE_DISK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
+TORCH_REFUSES = "overflow|in-place|support"  # other errors in torch.optim are of a damaged state
 
 
 @contextmanager
@@ -51,9 +53,12 @@ def _explain_memory(error: Exception, run_dir: Path, arguments: str) -> str:
         return ""
     return (
         f"the GPU's memory is too small: {str(error).partition('.')[0]}. Lower "
-        "training.<phase>.batch_size or evaluation.batch_size in a new run, or share the "
-        "batches among several GPUs: "
-        + resume_command(run_dir, f"trainer=ddp {arguments}".rstrip())
+        "training.<phase>.batch_size or evaluation.batch_size in a new run."
+        + resume_hint(
+            run_dir,
+            f"trainer=ddp {arguments}".rstrip(),
+            "Or share the batches among several GPUs",
+        )
     )
 
 
@@ -64,7 +69,10 @@ def _explain_refusal(error: Exception) -> str:
     is_misuse = isinstance(error, ValueError) or "Misconfiguration" in type(error).__name__
     if is_misuse and not {"pytorch_lightning", "lightning_fabric"}.isdisjoint(last):
         return f"trainer: Lightning refuses its settings: {reason}."
-    if last[-3:-1] == ("torch", "optim"):
+    if last[-3:-1] == ("torch", "optim") and (
+        isinstance(error, ValueError)
+        or (isinstance(error, RuntimeError | AssertionError) and re.search(TORCH_REFUSES, reason))
+    ):
         return f"training.<phase>.optimizer: torch refuses its settings: {reason}."
     if isinstance(error, AssertionError) and any("timm" in parts for parts in frames):
         return f"backbone: {reason}. Set backbone.resize to the size that it takes."

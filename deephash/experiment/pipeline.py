@@ -17,7 +17,6 @@ from torch import nn
 from deephash.backbones.contract import check_backbone
 from deephash.backbones.normalize import NormalizedBackbone
 from deephash.core.distributed import broadcast_object
-from deephash.core.errors import UserError
 from deephash.core.instantiate import build_instance, check_node
 from deephash.core.io import atomic_write, write_json
 from deephash.core.ranks import is_rank_zero
@@ -25,7 +24,7 @@ from deephash.core.seeds import derived_seed
 from deephash.data.image_set import ImageSet, channel_statistics
 from deephash.data.splits import Split
 from deephash.experiment import loggers
-from deephash.experiment.data import load_data
+from deephash.experiment.data import check_against_data, load_data
 from deephash.experiment.evaluate import encode_parts, limit_ranks
 from deephash.experiment.failures import explain_failures
 from deephash.experiment.record import RECORD, make_record, note_changed_code
@@ -69,7 +68,7 @@ def train_and_evaluate(settings: Settings, run_dir: Path) -> dict[str, float]:
     evaluation = limit_ranks(settings.evaluation, len(split.database))
     as_given, settings = settings, settings.model_copy(update={"evaluation": evaluation})
     trainer_config, world_size = resolve_trainer_config(settings.trainer, is_multirun=is_multirun())
-    _check_against_data(settings, image_set, split, world_size)
+    check_against_data(settings, image_set, split, world_size)
     backbone, method = _build_model(settings, image_set, split)
     optimizations = {
         name: PhaseOptimization(f"training.{name}", phase, _muon_dtype(trainer_config))
@@ -220,24 +219,6 @@ def _finish(run_loggers: Sequence[Logger], *, succeeded: bool) -> None:
     for logger in run_loggers:
         with warn_if_it_fails(logger):
             loggers.finish([logger], succeeded=succeeded)
-
-
-def _check_against_data(
-    settings: Settings, image_set: ImageSet, split: Split, world_size: int
-) -> None:
-    """Refuse what can only be known to be wrong once the images are loaded."""
-    for name, phase in settings.ordered_phases().items():
-        if phase.batch_size < 2 * world_size or len(split.train) < 2 * world_size:
-            raise UserError(
-                f"training.{name}.batch_size={phase.batch_size} over {len(split.train)} training "
-                f"images is too small for {world_size} processes. Raise it, or launch fewer."
-            )
-    height, width = image_set.images.shape[2:]
-    if settings.augment.translate >= min(height, width):
-        raise UserError(
-            f"augment.translate={settings.augment.translate} is not less than the images' "
-            f"{height} x {width} pixels. Lower it."
-        )
 
 
 def _build_model(

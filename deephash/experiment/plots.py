@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from deephash.core.io import atomic_write
+from deephash.data.files.names import escape_undecodable
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split, strata
 from deephash.hamming import knn
@@ -66,7 +67,7 @@ def draw(
 
 def save(path: Path, figure: Figure, title: str) -> Path:
     """Write a figure under its title as `path`.png and .pdf; return the first."""
-    figure.suptitle(title, fontsize=9, parse_math=False)
+    figure.suptitle(escape_undecodable(title), fontsize=9, parse_math=False)
     with mpl.rc_context({"pdf.fonttype": 42}):  # fonts that publishers accept
         for suffix, options in {
             ".png": {"dpi": 150},
@@ -135,7 +136,7 @@ def precision_recall(lines: Mapping[str, Curve]) -> Figure:
 
 def _legend(axes: Axes, labels: Sequence[str]) -> None:
     if any(labels):
-        for text in axes.legend(labels, fontsize=8).get_texts():
+        for text in axes.legend([*map(escape_undecodable, labels)], fontsize=8).get_texts():
             text.set_parse_math(False)
 
 
@@ -235,7 +236,7 @@ def _class_names(image_set: ImageSet, index: int) -> str:
     """The classes of an image, each on a line of its own; three at most."""
     labels = image_set.labels[index]
     present = labels.nonzero()[:, 0] if labels.ndim else labels[None]
-    names = [image_set.classes[int(label)] for label in present if label >= 0]
+    names = [escape_undecodable(image_set.classes[int(n)]) for n in present if n >= 0]
     shown = [n if len(n) <= NAME_LENGTH else f"{n[: NAME_LENGTH - 1]}…" for n in names[:3]]
     return "\n".join([*shown[:2], "…"] if len(names) > 3 else shown)
 

@@ -12,7 +12,7 @@ from deephash.core.errors import UserError
 from deephash.core.messages import MILESTONE
 from deephash.core.ranks import is_rank_zero
 from deephash.experiment.console import describe_run, quiet_libraries
-from deephash.experiment.inputs import check_inputs
+from deephash.experiment.inputs import check_inputs, check_packages
 from deephash.experiment.run_dir import (
     CONFIG,
     METRICS,
@@ -52,6 +52,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float:
         logger.info("reusing the finished run in %s", settings.resume, extra=MILESTONE)
         return _objective(read_metrics(settings.resume)["validation"])
     check_inputs(settings)
+    check_packages(settings)
     run_dir = settings.resume or folder or settings.run_dir
     if is_rank_zero():
         check_places(run_dir)

@@ -30,6 +30,7 @@ from deephash.training.settings import (
 )
 
 MAX_BITS = 6400  # 100 words: numba compiles the kernels for no more
+MAX_SEED = 2**63 - 1  # an integer of 64 bits
 MAX_BATCH_SIZE = 2**31 - 1  # torch takes no more than 2**63 - 1
 TRAINER_SETTINGS_OF_THE_RUN = {  # what to use in their place
     **dict.fromkeys(("max_epochs", "min_epochs", "max_time"), "training.<phase>.epochs."),
@@ -160,7 +161,7 @@ class Settings(Strict):
     """One run, validated."""
 
     bits: Annotated[PositiveInt, Field(le=MAX_BITS)]
-    seed: NonNegativeInt
+    seed: Annotated[NonNegativeInt, Field(le=MAX_SEED)]
     tags: Tags
     data_dir: Folder
     run_dir: Folder
@@ -224,7 +225,7 @@ def folder_to_resume(cfg: DictConfig) -> Path:
 
 def _check_trainer(trainer: Node) -> None:
     strategy = str(trainer.get("strategy"))
-    if strategy.endswith(("spawn", "fork", "notebook")):
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise UserError(f"trainer.strategy={strategy}: processes run the same command. Use ddp.")
     for name in trainer:
         if name in TRAINER_SETTINGS_OF_THE_RUN:

@@ -182,14 +182,13 @@ def curves_by_settings(
         path = folder / row["run"] / POINTS
         if path.is_file():
             label = ", ".join(f"{name}={row.get(name)}" for name in names)
-            others = curves.setdefault(label, [])
             try:
                 lines = path.read_text().splitlines()[1:]
                 points = np.array([line.split(",") for line in lines], dtype=float)
-                if points.shape != (others[0].shape if others else (len(lines), 3)):
+                if points.shape != (row["bits"] + 1, 3):
                     raise ValueError
-                others.append(points)
+                curves.setdefault(label, []).append(points)
             except ValueError:
                 print(f"Left out of the plot, as it is damaged: {path}")
-    means = {label: np.mean(several, axis=0) for label, several in curves.items() if several}
+    means = {label: np.mean(several, axis=0) for label, several in curves.items()}
     return {label: (mean[:, 1].tolist(), mean[:, 2].tolist()) for label, mean in means.items()}

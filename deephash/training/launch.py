@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from deephash.core.errors import UserError
 from deephash.core.program import resume_hint
 from deephash.core.ranks import (
+    LAUNCH_MARK,
     is_launched_by_rank_zero,
     is_rank_zero,
     parent_is_gone,
@@ -55,7 +56,8 @@ def launch_processes(
     watcher = _Watcher(fabric, run_dir, arguments)
     watcher.start()
     try:
-        fabric.launch()
+        with _mark_children():
+            fabric.launch()
         watcher.are_joined.set()
         with (
             open(os.devnull, "w") as devnull,
@@ -72,6 +74,19 @@ def launch_processes(
     finally:
         watcher.has_ended.set()
         watcher.kill_children()
+
+
+@contextmanager
+def _mark_children() -> Iterator[None]:
+    """Have processes that are launched meanwhile know that this one did it."""
+    if is_launched_by_rank_zero():  # it has the mark, and launches none
+        yield
+        return
+    os.environ[LAUNCH_MARK] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[LAUNCH_MARK]
 
 
 class _Watcher(threading.Thread):

@@ -39,7 +39,7 @@ class PhaseOptimization:
         self.schedule: Schedule = build(f"{place}.scheduler", phase.scheduler, partial=True)
         # Both are tried, so that what they refuse is known before anything is trained.
         _try_optimizer(f"{place}.optimizer", phase.optimizer)
-        with _explain_refusal(f"{place}.scheduler", phase.scheduler):
+        with _name_refused_settings(f"{place}.scheduler", phase.scheduler):
             factor = build(f"{place}.scheduler", phase.scheduler, 0, 1)
         if not isinstance(factor, Real | Tensor) or not math.isfinite(factor):
             raise UserError(
@@ -79,12 +79,15 @@ class PhaseOptimization:
 
 
 def _try_optimizer(place: str, node: Node) -> None:
-    with _explain_refusal(place, node):
-        build_instance(place, node, Optimizer, [nn.Parameter(torch.zeros(1))])
+    with _name_refused_settings(place, node):
+        optimizer = build_instance(place, node, Optimizer, [nn.Parameter(torch.zeros(1))])
+    momentum = optimizer.defaults.get("momentum")
+    if isinstance(momentum, int | float) and momentum >= 1:  # torch refuses such betas, not this
+        raise UserError(f"{place}.momentum={momentum}: must be less than 1.")
 
 
 @contextmanager
-def _explain_refusal(place: str, node: Node) -> Iterator[None]:
+def _name_refused_settings(place: str, node: Node) -> Iterator[None]:
     """Explain what the target of a node raises, other than ValueError, when it is tried."""
     try:
         yield

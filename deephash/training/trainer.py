@@ -38,7 +38,9 @@ def resolve_trainer_config(
     Raises:
         UserError: Lightning refuses the settings, or they do not fit the processes launched.
     """
-    if config.get("precision") == "auto":
+    if "precision" not in config:
+        raise UserError("trainer.precision has no value. Give it as +trainer.precision=auto")
+    if config["precision"] == "auto":
         config = {**config, "precision": "bf16-mixed" if has_bfloat16(config) else "32-true"}
     try:
         trainer = build("trainer", config, logger=False, enable_checkpointing=False)

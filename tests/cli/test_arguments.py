@@ -50,6 +50,8 @@ ANSWERS = [  # arguments, the whole answer
     ("bits='12", "bits='12: a ' is not closed. If it is part of the text, write 'bits='\"'\"'\\'\"'\"'12'\"'\"''"),
     ("bits=1,", "bits=1,: a value beside the comma is missing. If it is part of the text, write \"bits='1,'\""),
     ("run_dir=a=b", "run_dir=a=b: this value cannot be read. If it is a text, quote it twice: \"run_dir='a=b'\""),
+    ("dataset.path=~/photos", "dataset.path=~/photos: '~' is not replaced by your home folder here. Write the folder in full, or dataset.path=\"$HOME/photos\""),
+    ("dataset=image_folder dataset.path='~/photos'", "dataset.path=~/photos: there is no such folder or list. '~' is not replaced: write $HOME. Set dataset.path to a folder of class folders, or a list (.csv, .tsv, .parquet, .txt)."),
     ("tags=[é,b]", "tags=[é,b]: this list cannot be read. Quote its entries: \"tags=['é','b']\""),
     ("évaluation.radius=1", "évaluation.radius=1: 'évaluation.radius' cannot be the name of a setting. Write NAME=VALUE."),
     ("bits=${foo}", "bits: Interpolation key 'foo' not found."),
@@ -64,8 +66,8 @@ ANSWERS = [  # arguments, the whole answer
     ("+bits=12", "+bits=...: bits has a value already. Omit the '+'."),
     ("~nope", "nope: there is no such setting. `--help` lists all settings."),
     ("~resume", "~resume: this setting cannot be removed. Omit it."),
-    ("~bits", "bits has no value. Give it as +bits=..."),
-    ("~training.hash.epochs", "training.hash.epochs has no value. Write it in the file of the chosen recipe, or give it as +training.hash.epochs=..."),
+    *((f"~{name}", f"~{name}: this setting cannot be removed. Omit it.") for name in ("bits", "tags", "evaluation", "phases.order", "training.hash.epochs")),
+    ("~seed=0", "~seed: this setting cannot be removed. Omit it."),
     # Groups.
     *((f"{choice}", f"{choice}: choose one of {OPTIMIZERS}.") for choice in ("optimizer@training.hash.optimizer=null", "optimizer@training.hash.optimizer=")),
     ("-m optimizer=adamw,null", "optimizer=adamw,null: 'null' cannot be one of several choices. Run it without optimizer=."),
@@ -81,8 +83,14 @@ ANSWERS = [  # arguments, the whole answer
     ("logger=[csv,null]", "logger=[csv,null]: logger has no choice 'null'. Did you mean 'none'?"),
     ("logger=[csv,x]", f"logger=x: logger has no choice 'x'. Valid: csv, none, tensorboard, wandb. {OWN_FILE}"),
     ("dataset=mine", f"dataset=mine: dataset has no choice 'mine'. Valid: {DATASETS}. {OWN_FILE}"),
+    ("dataset=cifar100", "dataset=cifar100: dataset has no choice 'cifar100'. Use dataset=torchvision dataset.name=CIFAR100"),
+    ("dataset=CIFAR10", "dataset=CIFAR10: dataset has no choice 'CIFAR10'. Did you mean 'cifar10'?"),
+    ("backbone=resnet50", "backbone=resnet50: backbone has no choice 'resnet50'. Did you mean 'lenet'? A model of timm: backbone=timm backbone.model_name=resnet50"),
     ("phases=ful", "phases=ful: phases has no choice 'ful'. Did you mean 'full'?"),
     ("optimizer.lr=1", f"optimizer.lr: there is no such setting. Choose one by optimizer={OPTIMIZERS}."),
+    ("logger=none logger.foo=1", "logger.foo: there is no such setting. Choose one by logger=csv, none, tensorboard, wandb."),
+    ("logger=none logger.wandb.mode=offline", "logger.wandb.mode: there is no such setting. Choose logger=wandb, which has such settings."),
+    ("dataset=torchvision dataset.options.split=letters", "dataset.options.split: there is no such setting. Write 'dataset.options={split: ...}'"),
     ("protocol.foo=1", "protocol.foo: there is no such setting. Valid: _target_, queries_per_class, train_in_database, train_per_class, validation."),
     # Hydra's own settings.
     ("launcher.n_jobs=2", "launcher.n_jobs=2: the launcher's settings are Hydra's own. Write hydra.launcher.n_jobs=2"),
@@ -97,7 +105,8 @@ ANSWERS = [  # arguments, the whole answer
     # Values.
     ("bits=10**10", "bits=10**10: must be an integer."),
     ("bits=10000000000", "bits=10000000000: must be at most 6400."),
-    ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: processes run the same command. Use ddp."),
+    ("seed=100000000000000000000000", "seed=100000000000000000000000: must be at most 9223372036854775807."),
+    *((f"+trainer.strategy={name}", f"trainer.strategy={name}: processes run the same command. Use ddp.") for name in ("ddp_spawn", "ddp_fork_find_unused_parameters_true")),
     ("bits=true", "bits=true: must be an integer."),
     ("training.hash.epochs=1.5", "training.hash.epochs=1.5: must be an integer."),
     ("training.hash.batch_size=1", "training.hash.batch_size=1: must be at least 2."),
@@ -125,6 +134,10 @@ ANSWERS = [  # arguments, the whole answer
 ]  # fmt: skip
 
 LATER_ANSWERS = [  # known only when Hydra starts, the data is loaded or the model built
+    *(
+        (f"~{name}", f"~{name}: this setting cannot be removed. Omit it.")
+        for name in ("method.tau", "trainer.precision")
+    ),
     ("hydra.verbose=5", "hydra.verbose=5: Hydra fails with this setting (AssertionError"),
     ("training.hash.optimizer.lr=true", "training.hash.optimizer.lr=true: must be a number."),
     ("training.hash.optimizer.lr=nan", "training.hash.optimizer.lr=nan: must be a finite number."),

@@ -10,9 +10,9 @@ from sample_images import load_image_folder, write_class_folders
 from typer.testing import CliRunner
 
 from deephash.cli.entry import app
-from deephash.data.files.decoded_store import lock_store
+from deephash.data.files.decoded_store import VERSION, lock_store
 
-STORES = [f"v1-{size}px-full-pillow{PIL.__version__}" for size in (16, 24)]
+STORES = [f"v{VERSION}-{size}px-full-pillow{PIL.__version__}" for size in (16, 24)]
 OLD_STORES = ["0123456789abcdef", "fedcba9876543210.unfinished"]
 
 

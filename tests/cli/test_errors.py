@@ -80,6 +80,7 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         (["training.hash.optimizer.lr=fast"], ["training.hash.optimizer.lr=fast"]),
         (["training.hash.optimizer.lr=-1"], ["training.hash.optimizer", "-1"]),
         (["augment.translate=16"], ["augment.translate=16", "16 x 16"]),
+        (["augment.cutout=17"], ["augment.cutout=17 is more than the images' 16 x 16 pixels"]),
         (["trainer=gpu"], ["trainer", "gpu", "trainer=cpu"]),
         (["trainer.precision=17"], ["trainer", "17"]),
         (["dataset=cifar10", "data_dir=empty"], ["empty", "data_batch_1", "dataset=digits"]),

@@ -81,6 +81,18 @@ def test_rank_and_world_size_of_launchers(
     assert ranks.is_rank_zero() == (rank == 0)
 
 
+@pytest.mark.parametrize("stray", [{"SLURM_PROCID": "0"}, {"RANK": "0"}])
+def test_a_launched_process_goes_by_the_rank_of_its_launcher(
+    stray: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may be inherited, as in an interactive shell of Slurm."""
+    for name, value in {"LOCAL_RANK": "1", **stray}.items():
+        monkeypatch.setenv(name, value)
+    assert not ranks.is_launched_by_rank_zero()
+    monkeypatch.setattr(ranks, "IS_LAUNCHED", True)
+    assert (ranks.rank(), ranks.is_launched_by_rank_zero()) == (1, True)
+
+
 def test_rank_one_reports_errors_after_its_parent_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -163,7 +163,10 @@ def test_parts_without_class_folders_are_no_classes(parts: str, tmp_path: Path) 
         load_image_folder(tmp_path / "photos")
 
 
-@pytest.mark.parametrize(("first", "second"), [("Cat", "cat"), ("cat", "cat "), ("c at", "cat")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Cat", "cat"), ("cat", "cat "), ("c at", "cat"), ("cat", "ca\u200ct"), ("cat", "cat\u200e")],
+)
 def test_classes_of_similar_names_are_told(
     first: str, second: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,6 +174,18 @@ def test_classes_of_similar_names_are_told(
         write_image(tmp_path / "photos" / name / "0.jpg", seed=i)
     assert len(load_image_folder(tmp_path / "photos").classes) == 3
     assert f"photos: different classes are named {first!r} and {second!r}" in caplog.messages
+
+
+def test_the_first_groups_of_similar_names_are_told_and_how_many_there_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, name in enumerate(["A", "a", "B", "b", "C", "c", "D", "d", "E", "e"]):
+        write_image(tmp_path / "photos" / name / "0.jpg", seed=i)
+    load_image_folder(tmp_path / "photos")
+    assert caplog.messages == [
+        "photos: different classes are named 'A' and 'a', 'B' and 'b', 'C' and 'c', 'D' and 'd', … "
+        "(5 such groups)"
+    ]
 
 
 def test_an_unknown_val_as_is_refused(tmp_path: Path) -> None:

@@ -194,6 +194,22 @@ def test_a_full_disk_is_a_sentence(
     check_nothing_is_left_over(tmp_path, COUNT)
 
 
+def test_records_of_another_version_are_not_used(paths: list[Path], tmp_path: Path) -> None:
+    """Those of version 1 have no byte for outliers, and ranges with dead pixels."""
+    assert decoded_store.VERSION == 2
+    decode(paths, tmp_path)
+    (store,) = list_stores(tmp_path)
+    old = tmp_path / store.folder.name.replace("v2-", "v1-", 1)
+    store.folder.rename(old)
+    (old / "index.bin").write_bytes(b"x" * COUNT * (RECORD.itemsize - 1))
+    check_images(decode(paths, tmp_path), paths)
+    assert [(s.folder, s.images) for s in list_stores(tmp_path)] == [
+        (old, COUNT),
+        (store.folder, COUNT),
+    ]
+    assert remove_store(old)
+
+
 def test_a_removed_store_stays_readable_to_who_reads_it(paths: list[Path], tmp_path: Path) -> None:
     images = decode(paths, tmp_path)
     (store,) = list_stores(tmp_path)

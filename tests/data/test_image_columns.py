@@ -75,6 +75,16 @@ def test_a_column_of_numbers_before_the_paths_is_not_taken_for_paths(
     assert image_set.ids.tolist() == ["3.jpg", "2.jpg", "1.jpg"]
 
 
+def test_ids_that_are_files_are_paths_whatever_other_columns_hold(tmp_path: Path) -> None:
+    text = "id,label,url\n0,a,http://h/x0.jpg\n1,b,http://h/x1.jpg\n"
+    source = write_image_list(tmp_path, text)
+    assert load_image_folder(source, label_columns="label").ids.tolist() == ["0", "1"]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "0.jpg").rename(tmp_path / "x" / "X0.jpg")  # which the other column names
+    with pytest.raises(UserError, match=r"'id' holds no paths .* Set dataset.path_column=url"):
+        load_image_folder(source, label_columns="label")
+
+
 def test_columns_are_settings_of_the_command_line(tmp_path: Path) -> None:
     source = write_table(tmp_path, "csv")
     settings = validate_settings(

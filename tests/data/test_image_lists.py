@@ -1,5 +1,6 @@
 """Lists of images in every format give the same labels; values that are no labels are refused."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -81,3 +82,48 @@ def test_a_corrupt_parquet_page_is_reported(tmp_path: Path) -> None:
     source.write_bytes(content)
     with pytest.raises(UserError, match=r"list.parquet cannot be read(?! as Parquet|: None)"):
         load_image_folder(source)
+
+
+@pytest.mark.parametrize("kind", ["csv", "columns", "txt"])
+def test_labels_in_windows_1252_are_read_as_such(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The names in the list stay as they are, and are found by their spelling."""
+    text = {
+        "csv": "file,label\ncafé.jpg,bäume\n1.jpg,meer;bäume\n",
+        "columns": "file,bäume,meer\ncafé.jpg,1,0\n1.jpg,1,1\n",
+        "txt": "café.jpg bäume\n1.jpg meer;bäume\n",
+    }[kind]
+    source = write_image_list(tmp_path, "", f"list.{'txt' if kind == 'txt' else 'csv'}")
+    (tmp_path / "0.jpg").rename(tmp_path / "café.jpg")
+    source.write_bytes(text.encode("cp1252"))
+    image_set = load_image_folder(source)
+    assert image_set.classes == ("bäume", "meer")
+    assert image_set.labels.tolist() == [[1, 0], [1, 1]]
+    told = f"{source} is not in UTF-8: labels are read as Windows-1252, such as 'bäume'"
+    assert caplog.messages.count(told) == 1
+    assert any("1 names match in spite of encoding" in message for message in caplog.messages)
+
+
+def test_labels_in_an_unknown_encoding_are_refused(tmp_path: Path) -> None:
+    source = write_image_list(tmp_path, "")
+    source.write_bytes(
+        "file,label\n0.jpg,é\n1.jpg,a\n".encode("mac_roman").replace(b"\x8e", b"\x8d")
+    )
+    with pytest.raises(UserError, match="neither UTF-8 nor Windows-1252. Save it in UTF-8"):
+        load_image_folder(source)
+
+
+def test_an_image_on_several_rows_with_other_labels_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "0.jpg,sea\n0.jpg,sunset\n1.jpg,sea\n1.jpg,sea\n2.jpg,city\n"
+    source = write_image_list(tmp_path, f"file,label\n{rows}")
+    told = (
+        "2 repeated, 1 of them with other labels (all labels of an image belong in one row, such "
+        "as sea;sunset)"
+    )
+    with pytest.raises(UserError, match=re.escape(told)):
+        load_image_folder(source)
+    load_image_folder(source, max_invalid_fraction=0.5)
+    assert f"list: using 3 of 5 images; left out: {told}" in caplog.messages

@@ -42,6 +42,13 @@ CASES = {
     "numbers_as_ids": ({"ids": np.arange(3)}, r"ids have .* type int64; give 3 strings"),
     "too_many_ids": ({"ids": ["a", "b", "c", "d"]}, r"ids have shape \(4,\)"),
     "one_string": ({"classes": "ab"}, "classes are 'ab'"),
+    "a_set_of_classes": ({"classes": {"cat", "dog"}}, "classes are {'.*'}; give .* list or tuple"),
+    "a_generator": ({"classes": (name for name in ("cat", "dog"))}, "classes are <generator"),
+    "a_table_of_classes": ({"classes": np.array([["cat", "dog"]])}, "classes are array"),
+    "images_of_several_sizes": (
+        {"images": [PIXELS[0], PIXELS[1], PIXELS[2, :, 1:]]},
+        "images are arrays of several shapes",
+    ),
     "numbers_as_classes": ({"classes": (0, 1)}, r"classes are \(0, 1\)"),
     "no_is_test": ({"is_test": None}, "is_test has"),
     "numbers_as_is_test": ({"is_test": [0, 0, 1]}, "is_test has .* give 3 booleans"),
@@ -93,6 +100,20 @@ def test_labels_of_any_integer_type_are_taken(dtype: str) -> None:
 def test_a_name_is_a_text() -> None:
     with pytest.raises(UserError, match="ImageSet: name is None; give a text"):
         replace(make_image_set(), name=None)  # type: ignore[arg-type]
+
+
+def test_arrays_of_single_images_and_labels_are_taken_without_a_warning() -> None:
+    changes: dict[str, Any] = {
+        "images": list(PIXELS),
+        "labels": tuple(np.array([[1, 0], [1, 1], [0, 0]])),
+        "classes": np.array(["cat", "dog"]),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_set = replace(make_image_set(), **changes)
+    np.testing.assert_array_equal(image_set.images, PIXELS)
+    assert image_set.labels.tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert image_set.classes == ("cat", "dog")
 
 
 def test_a_memory_mapped_array_is_taken_without_a_warning(tmp_path: Path) -> None:

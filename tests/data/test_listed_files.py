@@ -117,6 +117,21 @@ def test_a_file_that_is_listed_in_two_ways_is_one_image(tmp_path: Path) -> None:
     assert set(image_set.report["queries_in_other_parts"]) == {"0.jpg", "x/../1.jpg"}
 
 
+@pytest.mark.parametrize("names", [["0.jpg", "./0.jpg", "./0.jpg"], ["./0.jpg", "0.jpg", "0.jpg"]])
+def test_rows_of_a_repeated_file_are_merged_into_the_one_that_is_kept(
+    names: list[str], tmp_path: Path
+) -> None:
+    rows = [
+        f"{name},a,{part}\n" for name, part in zip(names, ["train", "train", "test"], strict=True)
+    ]
+    text = "".join(["file,label,split\n", *rows, "1.jpg,b,train\n"])
+    image_set = load_image_folder(write_image_list(tmp_path, text), max_invalid_fraction=1.0)
+    assert image_set.ids.tolist() == [names[0], "1.jpg"]
+    assert image_set.is_test.tolist() == [True, False]
+    assert image_set.report is not None
+    assert list(image_set.report["queries_in_other_parts"]) == [names[0]]
+
+
 def test_an_ambiguous_file_is_refused_with_its_line(tmp_path: Path) -> None:
     for i, name in enumerate(["x/0.jpg", "y/0.jpg", "x/1.jpg"]):
         write_image(tmp_path / name, seed=i)

@@ -222,11 +222,20 @@ def test_labels_may_be_in_files_of_their_own(kind: str, tmp_path: Path, expected
         (lambda f, t: f.pop("lists"), "dataset.label_files: name the lists"),
         (lambda f, t: f["label_files"].pop(), "names 1 files for 2 of dataset.lists"),
         (lambda f, t: np.save(t / "test.npy", LABELS[:3]), "3 x 81 values, but test_img.txt names"),
-        (lambda f, t: np.save(t / "test.npy", np.zeros(14)), "test.npy holds 14 values"),
+        (lambda f, t: np.save(t / "test.npy", np.zeros(14)), "test.npy holds one column only"),
+        (lambda f, t: np.save(t / "test.npy", np.array(1)), "test.npy holds a single value"),
+        (
+            lambda f, t: f.update(label_files=[str((t / "x.txt").write_text("") or "x.txt")] * 2),
+            "x.txt holds 0 x 0 values",
+        ),
         (lambda f, t: np.save(t / "test.npy", np.array(["a"])), "does not hold an array of num"),
         (
             lambda f, t: np.save(t / "test.npy", -LABELS[:14, :21].astype(int)),
             "npy holds -1 in row",
+        ),
+        (
+            lambda f, t: np.save(t / "test.npy", np.eye(21, 14, -5, dtype=int) * 2),
+            "npy holds 2 in row 5, column 0, from 0",  # as it lies in the file
         ),
         (lambda f, t: np.save(t / "test.npy", LABELS[:14, :21] * np.nan), "npy holds nan in row 0"),
         (lambda f, t: (t / "test.npy").write_text("x"), "not an array of numbers as NumPy"),
@@ -272,6 +281,34 @@ def test_columns_that_are_named_may_be_in_any_order(tmp_path: Path, expected: tu
     lists = write_named_columns(tmp_path / "b", swapped, frequent[::-1])
     image_set = load_nuswide(tmp_path / "b", lists=lists)
     assert (image_set.checksum, image_set.is_test.tolist()) == expected
+
+
+def test_lists_of_different_concepts_are_refused(tmp_path: Path) -> None:
+    frequent = list(FREQUENT)
+    lists = write_named_columns(tmp_path, frequent, ["zebra", *frequent[1:]])
+    with pytest.raises(UserError, match=r"database.csv has a column 'zebra', which test.csv does"):
+        load_nuswide(tmp_path, lists=lists)
+
+
+@pytest.mark.parametrize("unnamed", ["test.csv", "database.csv"])
+def test_named_columns_beside_unnamed_ones_are_refused(unnamed: str, tmp_path: Path) -> None:
+    """Otherwise the unnamed ones would be read in the order of the others."""
+    lists = write_named_columns(tmp_path, sorted(FREQUENT), sorted(FREQUENT))
+    _, _, rows = (tmp_path / unnamed).read_text().partition("\n")
+    columns = ",".join(["path", *map(str, range(21))])
+    (tmp_path / unnamed).write_text(f"{columns}\n{rows}")
+    with pytest.raises(UserError, match=rf"{unnamed} does not name the concepts .* but .* does\."):
+        load_nuswide(tmp_path, lists=lists, order="frequency")
+
+
+def test_an_order_that_is_not_used_is_told(
+    tmp_path: Path, expected: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists = write_named_columns(tmp_path, sorted(FREQUENT), sorted(FREQUENT))
+    assert load_nuswide(tmp_path, lists=lists, order="frequency").checksum == expected[0]
+    assert caplog.messages == [
+        "nuswide: dataset.order=frequency is not used: the lists name the concepts"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,23 +14,29 @@ from sample_images import encode_image, load_image_folder, sample_image
 
 from deephash.core.errors import UserError
 from deephash.core.instantiate import build
+from deephash.data.files import pixel_range as pixel_range_module
 from deephash.data.files.decoded_cache import ImageFiles, decode_files
 from deephash.data.files.decoding import BrokenImageError, decode_image
-from deephash.data.files.pixel_range import PixelRange, parse_pixel_range, scale_to_8_bits
+from deephash.data.files.pixel_range import (
+    PixelRange,
+    find_used_range,
+    parse_pixel_range,
+    scale_to_8_bits,
+)
 
 RAMP = np.linspace(0, 1, 32 * 32).reshape(32, 32)
 TWELVE_BITS = (RAMP * 4095).astype(np.uint16)
 
 
 def png_of_16_bits(colours: np.ndarray) -> bytes:
-    """A PNG of uint16 (height, width, 3 or 4), which Pillow cannot write."""
+    """A PNG of uint16 (height, width, 2 to 4), which Pillow cannot write."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
 
     height, width, channels = colours.shape
-    kind = {3: 2, 4: 6}[channels]
+    kind = {2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -176,8 +182,9 @@ def test_sixteen_bits_per_colour_are_refused_where_the_lower_ones_are_needed(
 
 def test_what_only_looks_like_sixteen_bits_per_colour(tmp_path: Path) -> None:
     transparent = np.dstack([colour_ramp(4095), np.full((32, 32), 65535, np.uint16)])
-    with pytest.raises(BrokenImageError, match="16 bits per colour"):  # whatever the transparency
-        decode(png_of_16_bits(transparent), tmp_path, "file")
+    for image in (transparent, transparent[..., 2:]):
+        with pytest.raises(BrokenImageError, match="16 bits per col"):  # whatever the transparency
+            decode(png_of_16_bits(image), tmp_path, "file")
     with pytest.raises(BrokenImageError, match="in planes of their own"):
         decode(tiff_of_16_bits(colour_ramp(65535), planar=2), tmp_path)
     bits_565 = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 66) + struct.pack(
@@ -267,6 +274,55 @@ def with_dead_pixel(image: np.ndarray, value: int = 65535) -> np.ndarray:
     image = image.copy()
     image[0, 0] = value
     return image
+
+
+def test_the_range_of_colours_is_that_of_all_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a sample of the pixels."""
+    colours = np.zeros((60, 60, 3), np.uint8)
+    colours[..., 1] = 200
+    monkeypatch.setattr(pixel_range_module, "MAX_SAMPLE", 60 * 60)
+    assert find_used_range(colours) == (0, 200)
+
+
+def test_dead_pixels_leave_no_use_for_the_range_of_each_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where all other pixels are equal, and in floats."""
+    images = [with_dead_pixel(draw(0, 4095, i)) for i in range(6)]
+    source = write_folder(tmp_path / "photos", images)
+    with pytest.raises(
+        UserError, match=r"grey levels\. Set 'dataset.pixel_range=\[0,4095\]'; conv"
+    ):
+        load_image_folder(source)
+    told = "6 of 6 images keep less than a quarter of the grey levels, because a few pixels"
+    for cache_decoded in (True, True, False):
+        caplog.clear()
+        load_image_folder(source, pixel_range="file", cache_decoded=cache_decoded)
+        assert told in caplog.text
+    caplog.clear()
+    load_image_folder(source, pixel_range=[0, 4095])
+    assert not caplog.messages
+    equal = [with_dead_pixel(np.full((40, 40), 700 + i, np.uint16)) for i in range(6)]
+    load_image_folder(write_folder(tmp_path / "equal", equal), pixel_range="file")
+    assert told in caplog.text
+    paths = [tmp_path / f"{i}.tiff" for i in range(6)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image.astype(np.float32)).save(path)
+    caplog.clear()
+    load(paths, tmp_path / "floats", pixel_range="file")
+    assert told in caplog.text
+
+
+def test_dead_pixels_of_files_of_small_range_among_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [with_dead_pixel(draw(16000 * (i % 4), 16000 * (i % 4) + 4095, i)) for i in range(8)]
+    load_image_folder(write_folder(tmp_path / "photos", images))
+    (message,) = caplog.messages
+    assert message.endswith(
+        "8 images of 16 bits use less than a quarter of the values, and keep "
+        "less than a quarter of the grey levels"
+    )
 
 
 @pytest.mark.parametrize(

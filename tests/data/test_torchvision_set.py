@@ -17,7 +17,8 @@ from sample_images import write_idx
 from torchvision.datasets.utils import calculate_md5
 
 from deephash.core.errors import UserError
-from deephash.data.datasets.torchvision_set import SETS, _class_names, torchvision_set
+from deephash.data.datasets.torchvision_names import SETS
+from deephash.data.datasets.torchvision_set import _class_names, torchvision_set
 from deephash.data.image_set import ImageSet
 
 RNG = np.random.default_rng(0)
@@ -93,8 +94,13 @@ def test_options_choose_a_split_of_emnist(tmp_path: Path) -> None:
     for part in ("train", "test"):
         write_part(raw, f"emnist-digits-{part}", 20)
     assert len(load(tmp_path, "EMNIST", split="digits").classes) == 10
-    with pytest.raises(UserError, match=r"EMNIST cannot be read .* missing .*'split'.*options={}"):
+    told = r"EMNIST needs an option: 'dataset.options={split: ...}', one of byclass, bymerge, .*t\."
+    with pytest.raises(UserError, match=told):
         load(tmp_path, "EMNIST")
+    with pytest.raises(
+        UserError, match=r"options: torchvision's CIFAR10 got .* argument 'split'\."
+    ):
+        load(tmp_path, "CIFAR10", split="digits")
     with pytest.raises(UserError, match="'letter' for argument split"):
         load(tmp_path, "EMNIST", split="letter")
 

@@ -9,6 +9,7 @@ from conftest import ComposeRun
 from wandb.sdk.lib.exit_hooks import ExitHooks
 
 from deephash.core.errors import UserError
+from deephash.experiment.failures import explain_failures
 from deephash.experiment.run import run
 from deephash.methods.base import HashBatch
 from deephash.methods.joint import Joint
@@ -20,6 +21,44 @@ def test_a_diverging_loss_stops_the_run(compose_run: ComposeRun) -> None:
     diverging = ["training.hash.optimizer.lr=1e30", "training.hash.scheduler.warmup=0"]
     with pytest.raises(UserError, match=r"hash: the loss became .* Lower training.hash.optimizer"):
         run(compose_run("phases=scratch", *diverging))
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_out_of_memory_names_a_resume_where_there_is_a_run(is_run: bool, tmp_path: Path) -> None:
+    if is_run:
+        (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError) as raised, explain_failures(tmp_path, "allow=[mylab]"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert ("Or share the batches among several GPUs: " in str(raised.value)) == is_run
+    assert (f"resume={tmp_path} trainer=ddp allow=[mylab]" in str(raised.value)) == is_run
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "error", "message"),
+    [
+        ({"capturable": True}, {}, UserError, "optimizer: torch refuses its settings: .* devices"),
+        ({"foreach": True, "differentiable": True}, {}, UserError, "settings: .* autograd"),
+        ({"differentiable": True}, {}, UserError, "settings: .* in-place"),
+        ({}, {"exp_avg": torch.zeros(7)}, RuntimeError, "^The size of tensor"),
+        ({}, {"exp_avg": None}, AttributeError, "NoneType"),
+    ],
+    ids=["capturable", "foreach", "in-place", "another size", "none"],
+)
+def test_damaged_state_of_an_optimizer_is_no_refusal_of_its_settings(
+    settings: dict[str, bool],
+    state: dict[str, object],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([parameter], **settings)
+    parameter.grad = torch.ones(3)
+    if state:
+        optimizer.step()
+        optimizer.state[parameter].update(state)
+    with pytest.raises(error, match=message), explain_failures(tmp_path):
+        optimizer.step()
 
 
 class FaultyMethod(Joint):
@@ -53,7 +92,7 @@ class FaultyMethod(Joint):
         ),
         ("nan", "The logits of validation images are NaN"),
         ("exit", r"sys.exit\('no pairs'\) was called in .*test_failures.py, line \d+, in loss"),
-        ("memory", r"CUDA out of memory\. Lower training\.<phase>\.batch_size"),
+        ("memory", r"CUDA out of memory\. Lower training\.<phase>\.batch_size .* in a new run\.$"),
     ],
 )
 def test_a_faulty_method_is_explained(

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -283,6 +284,24 @@ def test_a_finished_run_is_left_as_it_is(
         resume_run(scratch_run)
     assert f"reusing the finished run in {scratch_run}" in caplog.messages
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("train.py", "python train.py"),
+        ("../deephash/train.py", "python ../deephash/train.py"),
+        ("my clone/train.py", "python 'my clone/train.py'"),
+        ("/usr/bin/deephash", "deephash train"),
+        ("/x/deephash/__main__.py", "python -m deephash train"),
+        ("/usr/bin/pytest", "python train.py"),
+    ],
+)
+def test_the_command_to_resume_starts_the_program_as_it_was_started(
+    program: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "bits=8"])
+    assert resume_command(Path("runs/a")) == f"{command} resume=runs/a"
 
 
 def test_a_plain_folder_is_not_quoted_in_the_command_to_resume() -> None:

@@ -15,6 +15,7 @@ from sample_images import write_image
 
 from deephash.core.errors import UserError
 from deephash.data.datasets.digits import digits
+from deephash.data.image_set import ImageSet
 from deephash.experiment.data import load_data
 from deephash.experiment.run import run
 from deephash.experiment.settings import validate_settings
@@ -198,6 +199,37 @@ def test_images_of_several_labels(compose_run: ComposeRun, tmp_path: Path) -> No
     assert read_codes(folder)["database_labels"].shape[1] == 2
     without_cache = compose_run(*overrides, "dataset.cache_decoded=false", folder="without-cache")
     assert_same_codes(folder, run_and_return_folder(without_cache))
+
+
+def make_many_labels(count: int, per_image: int) -> ImageSet:
+    labels = np.eye(count, dtype=np.uint8)[np.arange(120) % 3]
+    labels[0, :per_image] = 1
+    return ImageSet(
+        name="many",
+        images=np.random.default_rng(0).integers(256, size=(120, 1, 8, 8), dtype=np.uint8),
+        labels=labels,
+        ids=[str(i) for i in range(120)],
+        classes=[str(i) for i in range(count)],
+        is_test=np.zeros(120, bool),
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "per_image", "message"),
+    [
+        (6401, 1, "dataset: 6,401 labels, but the evaluation takes at most 6,400 where"),
+        (6400, 961, "dataset: an image has 961 labels, but the evaluation takes at most 960 of"),
+    ],
+)
+def test_more_labels_than_can_be_evaluated_are_refused_before_the_training(
+    compose_run: ComposeRun, tmp_path: Path, count: int, per_image: int, message: str
+) -> None:
+    cfg = compose_run("phases=scratch", "protocol=10-percent")
+    target = f"{__name__}.make_many_labels"
+    cfg.dataset = {"_target_": target, "count": count, "per_image": per_image}
+    with pytest.raises(UserError, match=message):
+        run(cfg)
+    assert not list(tmp_path.iterdir())
 
 
 def test_moved_data_are_found_by_a_resumed_run(compose_run: ComposeRun, tmp_path: Path) -> None:

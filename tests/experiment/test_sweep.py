@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, TORCHRUN, WANDB, RunProgram, start_train, wait_for_line
+from conftest import QUICK, ROOT, TORCHRUN, WANDB, RunProgram, start_train, wait_for_line
 from omegaconf import OmegaConf
 from sample_images import write_class_folders
 
@@ -210,15 +210,16 @@ def test_precision_recall_over_the_runs_is_a_mean_over_the_seeds(tmp_path: Path)
         folder = tmp_path / f"bits={bits},seed={seed}"
         write_run(folder, json.dumps(METRICS | {"record": record}), bits=str(bits), seed=str(seed))
         (folder / "plots").mkdir()
-        points = f"radius,precision,recall\n0,{precision},0.25\n1,0.1,1\n"
+        rest = "".join(f"{radius},0.1,1\n" for radius in range(1, bits + 1))
+        points = f"radius,precision,recall\n0,{precision},0.25\n{rest}"
         (folder / "plots" / "precision_recall.csv").write_text(points)
     rows = [
         {"run": f"bits={bits},seed={seed}", "bits": bits, "seed": seed}
         for bits, seed in [(12, 0), (8, 0), (8, 1)]
     ]
     assert curves_by_settings(tmp_path, rows) == {
-        "bits=8": ([pytest.approx(0.6), pytest.approx(0.1)], [0.25, 1]),
-        "bits=12": ([0.9, 0.1], [0.25, 1]),
+        "bits=8": (pytest.approx([0.6] + [0.1] * 8), [0.25] + [1] * 8),
+        "bits=12": ([0.9] + [0.1] * 12, [0.25] + [1] * 12),
     }
     assert write_sweep_summary(tmp_path) == 0
     for name in ("sweep", "sweep_precision_recall"):
@@ -288,7 +289,7 @@ def test_a_stopped_sweep_names_the_command_that_continues_it(
     assert code == 130
     stopped, hint = errors.splitlines()[-2:]
     assert stopped.startswith("Stopped. Resume with: ")
-    words = shlex.split(hint.removeprefix("Continue the sweep with: python train.py "))
+    words = shlex.split(hint.removeprefix(f"Continue the sweep with: python {ROOT / 'train.py'} "))
     assert words[:2] == ["-m", f"hydra.searchpath=['file://{own}']"]
     assert words[-1].startswith(f"run_dir={tmp_path}/runs/")
     code, _, errors = run_program(*words)

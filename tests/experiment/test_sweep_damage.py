@@ -32,8 +32,8 @@ def write_member(folder: Path, metrics: str = json.dumps(METRICS)) -> Path:
     (folder / "plots").mkdir(parents=True)
     (folder / "overrides.json").write_text('{"bits": "8"}')
     (folder / "metrics.json").write_text(metrics)
-    points = "radius,precision,recall\n0,1,0.1\n1,0.5,0.9\n"
-    (folder / "plots" / "precision_recall.csv").write_text(points)
+    points = "".join(f"{radius},{1 - radius / 8},{radius / 8}\n" for radius in range(9))
+    (folder / "plots" / "precision_recall.csv").write_text(f"radius,precision,recall\n{points}")
     return folder
 
 
@@ -91,17 +91,18 @@ def test_a_damaged_member_counts_as_failed(
     assert "seed=1" in line
 
 
+@pytest.mark.parametrize("damaged", [0, 2])
 @pytest.mark.parametrize("content", ["", "radius\n0\n1\n", "a,b,c\n0,1,0\n", "\0x", "a,b,c\n0,x,1"])
 def test_damaged_curves_are_left_out_and_named(
-    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str, damaged: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"run": f"seed={seed}", "bits": 8, "seed": seed} for seed in (0, 1)]
+    rows = [{"run": f"seed={seed}", "bits": 8, "seed": seed} for seed in range(3)]
     for row in rows:
         write_member(tmp_path / str(row["run"]))
-    path = tmp_path / "seed=1" / "plots" / "precision_recall.csv"
+    path = tmp_path / f"seed={damaged}" / "plots" / "precision_recall.csv"
     path.write_text(content)
     ((precision, recall),) = curves_by_settings(tmp_path, rows).values()
-    np.testing.assert_array_equal([precision, recall], [[1, 0.5], [0.1, 0.9]])
+    np.testing.assert_array_equal([precision, recall], [np.arange(8, -1, -1) / 8, np.arange(9) / 8])
     assert capsys.readouterr().out == f"Left out of the plot, as it is damaged: {path}\n"
 
 

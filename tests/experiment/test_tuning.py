@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, ComposeRun, RunProgram, start_train
+from conftest import QUICK, ROOT, ComposeRun, RunProgram, start_train
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -66,11 +66,11 @@ def test_a_search_goes_on_to_more_trials(
     proposed = [f"{name}={best.params[name]}" for name in NAMES]
     settings = [*QUICK, "logger=none", "tags=[a b,c]", "phases=pretrained", *proposed]
     assert output.endswith(
-        f"best: python train.py {shlex.join([f'cache_dir={cache}', *settings])}\n"
+        f"best: python {ROOT / 'train.py'} {shlex.join([f'cache_dir={cache}', *settings])}\n"
     )
 
     # The command, as it is printed, trains the same model.
-    words = shlex.split(output.splitlines()[-1].removeprefix("best: python train.py"))
+    words = shlex.split(output.splitlines()[-1].partition("train.py ")[2])
     code, _, errors = run_program(*words, f"run_dir={tmp_path / 'best'}")
     assert code == 0, errors
     results = json.loads((tmp_path / "best" / "metrics.json").read_text())
@@ -92,7 +92,8 @@ def test_a_stopped_trial_is_continued(
     assert code == 130, errors
     (stopped,) = read_trials(folder)
     assert stopped.state == optuna.trial.TrialState.WAITING
-    command = errors.splitlines()[-1].removeprefix("Continue the search with: python train.py ")
+    hint, _, command = errors.splitlines()[-1].partition("train.py ")
+    assert hint.startswith("Continue the search with: python ")
     assert shlex.split(command) == arguments
     code, output, errors = run_program(*arguments)
     assert code == 0, errors

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import (
+    ROOT,
     TESTS,
     TORCHRUN,
     RunProgram,
@@ -169,7 +170,7 @@ def test_a_lost_process_ends_the_run_which_another_number_resumes(
     (child,) = child_ids(process)
     os.kill(process.pid if lost == "first" else child, signal.SIGKILL)
     _, errors = process.communicate(timeout=600)
-    assert errors.count(f"python train.py resume={folder}") == 1, errors
+    assert errors.count(f"python {ROOT / 'train.py'} resume={folder}") == 1, errors
     assert "Traceback" not in errors
     assert has_ended(child)
     assert not (folder / "metrics.json").exists()
@@ -184,7 +185,7 @@ def test_a_lost_process_ends_the_run_which_another_number_resumes(
 
 
 WAITS_FOR_LOST_PROCESS = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from deephash.core import ranks
 from deephash.training import launch
@@ -193,6 +194,7 @@ trainer = {"accelerator": "cpu", "devices": 2, "num_nodes": 1, "strategy": "ddp"
 with launch.launch_processes(trainer, 2, Path(__file__).parent / "run", "allow=[mylab]"):
     if not ranks.is_rank_zero():
         sys.exit(1)
+    assert ranks.LAUNCH_MARK not in os.environ  # of what it starts later
     time.sleep(600)  # as in an operation between GPUs, which nothing but its time limit ends
 """
 
@@ -206,7 +208,7 @@ def test_a_process_that_waits_for_a_lost_one_is_ended(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "a process of this run was lost" in done.stderr
-    assert f"Resume with: python train.py resume={folder} allow=[mylab]\n" in done.stderr
+    assert f"Resume with: python {script} resume={folder} allow=[mylab]\n" in done.stderr
 
 
 LOSES_RANK_ZERO = """
@@ -219,6 +221,7 @@ trainer = {"accelerator": "cpu", "devices": 2, "num_nodes": 1, "strategy": "ddp"
 try:
     with launch.launch_processes(trainer, 2, Path("runs/lost")):
         if not ranks.is_rank_zero():
+            assert ranks.is_launched_by_rank_zero()
             # Rank zero is killed, but not gone yet, when its connections close.
             threading.Timer(1, os.kill, (os.getppid(), signal.SIGKILL)).start()
             raise RuntimeError("Connection closed by peer")
@@ -232,7 +235,13 @@ except UserError as error:
 def test_rank_one_reports_that_rank_zero_was_lost(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(LOSES_RANK_ZERO)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "SLURM_PROCID": "0"},  # as in an interactive shell of Slurm
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == -signal.SIGKILL
     assert "a process of this run was lost" in done.stderr
 
@@ -303,7 +312,8 @@ def assert_stopped(process: subprocess.Popen[str], child: int, folder: Path) -> 
     """Check that all processes end by one sentence; return it."""
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert re.fullmatch(rf"\s*Stopped\. Resume with: .* resume={folder}\s*", errors), errors
+    resume = rf"resume={folder} allow=\[plain_backbone\]"
+    assert re.fullmatch(rf"\s*Stopped\. Resume with: .* {resume}\s*", errors), errors
     assert has_ended(child)
     assert not list(folder.rglob("*.part*"))
     assert (folder / "checkpoints" / "hash.unfinished.ckpt").is_file()

@@ -97,6 +97,7 @@ def test_a_prefix_of_nothing_names_the_nearest(prefix: str, hint: str) -> None:
         ({"lrr": 0.1}, r"lrr: SGD has no such setting\. Did you mean 'lr'\?"),
         ({"lr": -1.0}, r"Invalid learning rate: -1\.0"),
         ({"weight_decay": "none"}, "weight_decay=none"),
+        ({"momentum": 2}, r"momentum=2: must be less than 1\."),
         ({"params": []}, r"params is no setting of the optimizer\. Valid: lr, momentum, "),
         ({"_target_": "torch.optim.Adam"}, r"_target_ is no setting of the optimizer\. Valid: lr"),
         ({"_partial_": True}, r"_partial_ is no setting of the optimizer\. Valid: lr"),

@@ -6,7 +6,7 @@ from deephash.core.errors import UserError
 from deephash.data.datasets.class_folders import ValAs, list_class_folders
 from deephash.data.datasets.image_table import Columns, list_table
 from deephash.data.files.cleaning import DecodingOptions
-from deephash.data.files.pixel_range import PixelRangeSetting
+from deephash.data.files.pixel_range import PixelRangeSetting, parse_pixel_range
 from deephash.data.files.sources import check_source
 from deephash.data.files.tables import read_table
 from deephash.data.image_set import ImageSet
@@ -104,7 +104,13 @@ def image_folder(
     if val_as not in (None, "train", "test", "ignore"):
         raise UserError(f"dataset.val_as={val_as}: must be train, test, ignore or null.")
     options = DecodingOptions(
-        size, cache_decoded, decoded_dir, workers, max_invalid_fraction, pixel_range, max_pixels
+        size,
+        cache_decoded,
+        decoded_dir,
+        workers,
+        max_invalid_fraction,
+        parse_pixel_range(pixel_range),
+        max_pixels,
     )
     check_source(path, root)
     source = Path(path)

@@ -17,8 +17,8 @@ from deephash.data.files.labels import (
     read_class_names,
     read_multi_hot,
 )
-from deephash.data.files.listed_files import find_listed_files
-from deephash.data.files.names import has_image_suffix, use_forward_slashes
+from deephash.data.files.listed_files import find_listed_files, walk_files
+from deephash.data.files.names import fold_name, has_image_suffix, use_forward_slashes
 from deephash.data.files.tables import Table
 
 SPLIT_COLUMN = "split"
@@ -68,7 +68,7 @@ def list_table(
     spellings = [tuple(dict.fromkeys((cell, use_forward_slashes(cell)))) for cell in cells]
     _check_no_header(table, root)
     if columns.path is None:
-        _check_path_column(table, root, path_column)
+        _check_path_column(table, root, path_column, of_files=True)
     places = [f"{source}, line {line}" for line in table.lines]
     paths, hint = find_listed_files(source, root, places, spellings)
     if hint and not any(map(os.path.isfile, paths)):
@@ -187,16 +187,38 @@ def _read_split_column(table: Table, column: int, val_as: ValAs | None) -> npt.N
     return np.array([roles[value] for value in values])
 
 
-def _check_path_column(table: Table, root: Path, path_column: int) -> None:
-    """Refuse paths that are no images if another column holds images."""
+def _check_path_column(
+    table: Table, root: Path, path_column: int, *, of_files: bool = False
+) -> None:
+    """Refuse paths that are no images if another column holds images.
 
-    def holds_images(column: int) -> bool:
-        cell = use_forward_slashes(table.rows[0][column])
-        return has_image_suffix(cell) or os.path.isfile(root / cell)
-
-    others = [name for i, name in enumerate(table.columns) if holds_images(i)]
-    if others and not holds_images(path_column):
+    Args:
+        table: the table.
+        root: folder that the paths are relative to.
+        path_column: the column that is taken for the paths.
+        of_files: whether a name in another column counts only if there is such a file, in
+            whichever folder.
+    """
+    cells = [use_forward_slashes(cell) for cell in table.rows[0]]
+    holds_images = [has_image_suffix(cell) or os.path.isfile(root / cell) for cell in cells]
+    others = [column for column, is_image in enumerate(holds_images) if is_image]
+    if not others or holds_images[path_column]:
+        return
+    if of_files:
+        files = {_file_name(path) for path in walk_files(root, lambda error: None)}
+        others = [
+            column
+            for column in others
+            if _file_name(cells[column]) in files or os.path.isfile(root / cells[column])
+        ]
+    if others:
+        name = table.columns[others[0]]
         raise UserError(
             f"{table.source}: column '{table.columns[path_column]}' holds no paths of images, "
-            f"but column '{others[0]}' does. Set dataset.path_column={others[0]}."
+            f"but column '{name}' does. Set dataset.path_column={name}."
         )
+
+
+def _file_name(path: str) -> str:
+    """The name without folders, in a form that is the same for all its spellings."""
+    return fold_name(path).rpartition("/")[2]

@@ -19,7 +19,7 @@ from deephash.data.datasets.nuswide_lists import read_label_lists
 from deephash.data.files.cleaning import DecodingOptions, Listing
 from deephash.data.files.name_index import NameIndex
 from deephash.data.files.names import has_image_suffix, is_system_entry
-from deephash.data.files.pixel_range import PixelRangeSetting
+from deephash.data.files.pixel_range import PixelRangeSetting, parse_pixel_range
 from deephash.data.image_set import ImageSet
 
 SUBSETS = {"tc21": list(FREQUENT), "tc10": list(FREQUENT)[:10], "all81": CONCEPTS}
@@ -143,7 +143,13 @@ def nuswide(
         },
     )
     options = DecodingOptions(
-        size, cache_decoded, decoded_dir, workers, max_invalid_fraction, pixel_range, max_pixels
+        size,
+        cache_decoded,
+        decoded_dir,
+        workers,
+        max_invalid_fraction,
+        parse_pixel_range(pixel_range),
+        max_pixels,
     )
     return listing.load(options)
 

@@ -38,7 +38,7 @@ def read_label_lists(
         folder: of the lists.
         lists: names of the lists.
         order: "frequency" or "alphabetical" order of the columns; None infers it from their counts.
-            Columns that are named after concepts need neither.
+            It is not used if the columns are named after concepts: in all lists or in none.
         label_files: names of the files with the 0s and 1s of each list, if they are not in it.
 
     Raises:
@@ -53,18 +53,14 @@ def read_label_lists(
     first_occurrence: dict[str, tuple[str, list[str]]] = {}  # place and values by name
     test_names: set[str] = set()
     other_names: set[str] = set()
-    column_count: int | None = None
-    concepts: Sequence[str] | None = None
+    column_count = 0
+    concepts: list[str] | None = None
     for list_name, label_file in zip_longest(lists, label_files):
         images, named = _read_label_list(folder, list_name, label_file)
-        label_count = len(images[0][2])
-        column_count = label_count if column_count is None else column_count
-        if label_count != column_count or (concepts and named and {*concepts} != {*named}):
-            raise UserError(
-                f"{folder / (label_file or list_name)} has {label_count} labels per line, but "
-                f"{lists[0]} has {column_count}, or others."
-            )
-        concepts = concepts or named
+        if not rows:
+            column_count, concepts = len(images[0][2]), named
+        place = str(folder / (label_file or list_name))
+        _check_columns(place, len(images[0][2]), named, lists[0], column_count, concepts)
         if concepts and named:
             columns = [named.index(concept) for concept in concepts]
             images = [(n, name, [values[i] for i in columns]) for n, name, values in images]
@@ -91,6 +87,8 @@ def read_label_lists(
         for row, column in np.argwhere((all_values != "0") & (all_values != "1"))
     ]
     labels = (all_values == "1").astype(np.uint8)
+    if concepts and order is not None:
+        logger.warning("nuswide: dataset.order=%s is not used: the lists name the concepts", order)
     source = folder / (label_files[0] if label_files else lists[0])
     return Annotations(
         names=[name for name, _, _ in rows],
@@ -100,6 +98,31 @@ def read_label_lists(
         invalid_labels=invalid_labels,
         test_images_in_other_lists=sorted(test_names & other_names),
     )
+
+
+def _check_columns(
+    place: str,
+    count: int,
+    named: list[str] | None,
+    first_list: str,
+    first_count: int,
+    first_named: list[str] | None,
+) -> None:
+    """Refuse a list whose columns are not those of the first list."""
+    if count != first_count:
+        raise UserError(f"{place} has {count} labels per line, but {first_list} has {first_count}.")
+    if (named is None) != (first_named is None):
+        unnamed, other = (place, first_list) if named is None else (first_list, place)
+        raise UserError(
+            f"{unnamed} does not name the concepts of its columns, but {other} does. Name them in "
+            "the first line of each list, as .csv, or of none."
+        )
+    differing = sorted({*(named or ())} - {*(first_named or ())})
+    if differing:
+        raise UserError(
+            f"{place} has a column '{differing[0]}', which {first_list} does not have. Give the "
+            "same concepts in each list."
+        )
 
 
 def _is_test_list(name: str) -> bool:

@@ -1,7 +1,9 @@
 """The classification sets of torchvision, by their names there."""
 
+import inspect
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,9 @@ from torch import Tensor
 
 from deephash.core.errors import UserError, did_you_mean
 from deephash.data.datasets.download import unpack_idx
+from deephash.data.datasets.torchvision_names import SETS, SPLIT_NAMES, TRAIN_FLAG, find_set
 from deephash.data.files.cleaning import DecodingOptions, Listing
 from deephash.data.image_set import ImageSet
-
-# The parts of each set. The last one is the test set, the others are training images.
-TRAIN_FLAG = dict.fromkeys(  # chosen by an argument `train`
-    ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST", "USPS"),
-    ("train", "test"),
-)
-SPLIT_NAMES = {  # chosen by an argument `split`
-    **dict.fromkeys(("Food101", "GTSRB", "STL10", "StanfordCars", "SVHN"), ("train", "test")),
-    **dict.fromkeys(("DTD", "Flowers102", "RenderedSST2"), ("train", "val", "test")),
-    **dict.fromkeys(("FGVCAircraft", "OxfordIIITPet"), ("trainval", "test")),
-    **dict.fromkeys(("ImageNet", "Imagenette"), ("train", "val")),
-    "Country211": ("train", "valid", "test"),
-    "Places365": ("train-standard", "val"),
-}
-WITHOUT_PARTS = dict.fromkeys(("EuroSAT", "SEMEION", "SUN397"), ("all",))
-SETS = TRAIN_FLAG | SPLIT_NAMES | WITHOUT_PARTS
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +47,7 @@ def torchvision_set(
     Raises:
         UserError: there is no such set, or it is neither in `data_dir` nor can be downloaded.
     """
-    kind = next((known for known in SETS if known.lower() == name.lower()), None)
+    kind = find_set(name)
     if kind is None:
         raise UserError(
             f"dataset.name={name}: torchvision has no such set of labelled images. "
@@ -105,6 +92,7 @@ def _open(kind: str, part: str, data_dir: Path, options: dict[str, Any]) -> Any:
         arguments["train"] = part == "train"
     elif kind in SPLIT_NAMES:
         arguments["split"] = part
+    _check_options(kind, getattr(datasets, kind), arguments)
     try:
         try:
             return getattr(datasets, kind)(data_dir, **arguments)
@@ -118,6 +106,21 @@ def _open(kind: str, part: str, data_dir: Path, options: dict[str, Any]) -> Any:
         raise UserError(
             f"dataset.name={kind} cannot be read from {data_dir.absolute()}: {error}. Check "
             f"dataset.options={options}, or delete the damaged files."
+        ) from None
+
+
+def _check_options(kind: str, dataset: type, arguments: dict[str, Any]) -> None:
+    """Refuse options that the class of a set does not take, and that some are lacking."""
+    try:
+        inspect.signature(dataset).bind("folder", **arguments)
+    except TypeError as error:
+        lacking = re.fullmatch(r"missing a required argument: '(\w+)'", str(error))
+        if not lacking:
+            raise UserError(f"dataset.options: torchvision's {kind} {error}.") from None
+        values = getattr(dataset, f"{lacking[1]}s", ())  # such as `splits` of EMNIST
+        raise UserError(
+            f"dataset.name={kind} needs an option: 'dataset.options={{{lacking[1]}: ...}}'"
+            + f", one of {', '.join(values)}." * bool(values)
         ) from None
 
 

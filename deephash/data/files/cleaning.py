@@ -16,10 +16,11 @@ from deephash.core.io import write_json
 from deephash.data.files.decoded_cache import decode_files
 from deephash.data.files.labels import find_similar_names
 from deephash.data.files.names import escape_undecodable
-from deephash.data.files.pixel_range import PixelRangeSetting, parse_pixel_range
+from deephash.data.files.pixel_range import PixelRange
 from deephash.data.image_set import ImageSet
 
 MAX_SHOWN_NAMES = 4
+OTHER_LABELS = ", with other labels"  # than the first row of the same image
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,10 @@ class DecodingOptions:
     decoded_dir: str
     workers: int | None
     max_invalid_fraction: float
-    pixel_range: PixelRangeSetting = "full"
+    pixel_range: PixelRange = "full"
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        parse_pixel_range(self.pixel_range)  # refused before files are looked for
         if self.size < 1:
             raise UserError(f"dataset.size={self.size}: must be at least 1 pixel.")
         if self.max_pixels is not None and self.max_pixels < 1:
@@ -105,14 +105,15 @@ class Listing:
                 f"{_join_first(self.classes)}."
             )
         is_usable = np.ones(row_count, dtype=bool)
-        first_rows: dict[str, int] = {}  # of ids, and of files that are listed by several
+        first_rows: dict[str, int] = {}  # of files and of ids: the row that stands for them
         is_labelled = np.atleast_1d(
             self.labels >= 0 if self.labels.ndim == 1 else self.labels.any(axis=1)
         )
         for row, (image_id, path) in enumerate(zip(self.ids, self.paths, strict=True)):
-            first_row = first_rows.setdefault(f"id {image_id}", row)
-            if first_row == row:
-                first_row = first_rows.setdefault(os.path.abspath(path), row)
+            keys = (os.path.abspath(path), f"id {image_id}")
+            first_row = next((first_rows[key] for key in keys if key in first_rows), row)
+            for key in keys:
+                first_rows.setdefault(key, first_row)
             if first_row != row:
                 difference = self._merge_repeated(first_row, row)
                 self._leave_out("repeated", image_id + difference, is_usable, row)
@@ -128,7 +129,7 @@ class Listing:
             cache_decoded=options.cache_decoded,
             decoded_dir=Path(options.decoded_dir),
             workers=options.workers or os.cpu_count() or 1,
-            pixel_range=parse_pixel_range(options.pixel_range),
+            pixel_range=options.pixel_range,
             max_pixels=options.max_pixels,
         )
         for position, reason in broken.items():
@@ -137,13 +138,12 @@ class Listing:
         self._check_invalid_fraction(row_count, options)
         self._check_classes(self.labels[is_usable])
         if self._count_left_out():
-            counts = ", ".join(f"{len(names):,} {why}" for why, names in self.left_out.items())
             logger.warning(
                 "%s: using %s of %s images; left out: %s",
                 escape_undecodable(self.name),
                 f"{is_usable.sum():,}",
                 f"{row_count:,}",
-                counts,
+                self._describe_left_out(),
             )
         return ImageSet(
             name=self.name,
@@ -162,7 +162,7 @@ class Listing:
         """
         difference = ""
         if not np.array_equal(self.labels[row], self.labels[first_row]):
-            difference += ", with other labels"
+            difference += OTHER_LABELS
         if self.is_test[row] != self.is_test[first_row]:
             difference += ", as test and as train"
             self.is_test[first_row] = True
@@ -195,13 +195,24 @@ class Listing:
     def _count_left_out(self) -> int:
         return sum(map(len, self.left_out.values()))
 
+    def _describe_left_out(self) -> str:
+        """How many rows are left out by reason, and what is wrong with a list of a row a label."""
+        counts = {why: f"{len(names):,} {why}" for why, names in self.left_out.items()}
+        other_labels = sum(OTHER_LABELS in name for name in self.left_out.get("repeated", ()))
+        if other_labels:
+            counts["repeated"] += (
+                f", {other_labels:,} of them with other labels (all labels of an image belong in "
+                "one row, such as sea;sunset)"
+            )
+        return ", ".join(counts.values())
+
     def _check_invalid_fraction(self, row_count: int, options: DecodingOptions) -> None:
         invalid_count = self._count_left_out()
         limit = options.max_invalid_fraction
         if invalid_count <= limit * row_count and invalid_count < row_count:
             return
         _, report_place = self._write_report(row_count, options)
-        counts = ", ".join(f"{len(names):,} {why}" for why, names in self.left_out.items())
+        counts = self._describe_left_out()
         examples = "; ".join(f"{why}: {names[0]}" for why, names in self.left_out.items())
         hint = f" {self.missing_hint}" if self.missing_hint and "missing" in self.left_out else ""
         verdict = f"more than dataset.max_invalid_fraction={limit} allows"
@@ -221,8 +232,10 @@ class Listing:
                 f"{self.source}: all images are of one class, '{self.classes[used[0]]}'. Name the "
                 "folder that holds the class folders, or give a list with several labels."
             )
-        for first, second in find_similar_names(self.classes)[:1]:
-            told = f"{self.name}: different classes are named {first!r} and {second!r}"
+        similar = [" and ".join(map(repr, names)) for names in find_similar_names(self.classes)]
+        if similar:
+            count = f" ({len(similar):,} such groups)" if len(similar) > 1 else ""
+            told = f"{self.name}: different classes are named {_join_first(similar)}{count}"
             logger.warning("%s", escape_undecodable(told))
         empty = [self.classes[i] for i in np.setdiff1d(np.arange(len(self.classes)), used)]
         if empty:

@@ -27,7 +27,7 @@ from deephash.data.files.fingerprints import (
     fingerprint,
     fingerprint_whole,
 )
-from deephash.data.files.pixel_range import PixelRange, check_used_ranges
+from deephash.data.files.pixel_range import PixelRange, check_used_ranges, warn_of_outliers
 from deephash.data.files.store_filling import StoreFiller
 from deephash.data.files.threads import map_in_threads
 
@@ -154,7 +154,10 @@ def decode_files(
         _verify(store, index, np.unique(rows[is_usable]), workers)
     has_range = records["lowest"] <= records["highest"]
     if has_range.any():
-        check_used_ranges(records["lowest"][has_range], records["highest"][has_range])
+        judged = records[has_range]
+        check_used_ranges(judged["lowest"], judged["highest"], judged["has_outliers"])
+    elif len(records):
+        warn_of_outliers(records["has_outliers"])
     images = ImageFiles(
         paths=np.array([str(path) for path in paths], dtype=object),
         size=size,

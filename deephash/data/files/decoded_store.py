@@ -24,7 +24,7 @@ from deephash.data.files.fingerprints import FINGERPRINT_BYTES, content_hash
 from deephash.data.files.pixel_range import PixelRange
 
 INDEX, PIXELS = "index.bin", "pixels.bin"
-VERSION = 1  # to be raised when `decode_image` gives other pixels, or records change
+VERSION = 2  # to be raised when `decode_image` gives other pixels, or records change
 CHECKSUM_BYTES = 4
 NO_RANGE = (1, 0)  # stands for the range of values of a file that is not of 16 bits
 RECORD = np.dtype(
@@ -34,6 +34,7 @@ RECORD = np.dtype(
         ("file_pixels", "<u8"),
         ("lowest", "<u2"),
         ("highest", "<u2"),
+        ("has_outliers", "?"),
         ("checksum", "<u4"),  # of the other fields
     ]
 )
@@ -178,7 +179,8 @@ def are_intact(records: Records) -> bool:
 
 def _make_record(fingerprint: bytes, content: int, decoded: DecodedFile) -> bytes:
     value_range = decoded.value_range or NO_RANGE
-    record = np.array((fingerprint, content, decoded.file_pixels, *value_range, 0), dtype=RECORD)
+    values = (*value_range, decoded.has_outliers)
+    record = np.array((fingerprint, content, decoded.file_pixels, *values, 0), dtype=RECORD)
     record["checksum"] = zlib.crc32(record.tobytes()[:-CHECKSUM_BYTES])
     return record.tobytes()
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, ImageOps
 from deephash.data.files.pixel_range import (
     PixelRange,
     find_used_range,
+    has_outliers,
     scale_to_8_bits,
     uses_small_range,
 )
@@ -38,11 +39,14 @@ class DecodedFile:
         file_pixels: number of pixels in the file.
         value_range: lowest and highest value of a file of 16 bits that is decoded with
             `pixel_range="full"`, without outliers; None for others.
+        has_outliers: whether `pixel_range="file"` would leave, or leaves, less than a quarter of
+            the grey levels, see `pixel_range.has_outliers`.
     """
 
     pixels: Pixels
     file_pixels: int
     value_range: tuple[int, int] | None
+    has_outliers: bool
 
 
 def decode_image(
@@ -104,7 +108,7 @@ def decode_file(
             image.draft("RGB", (2 * size, 2 * size))
             is_deep = _has_deep_colours(image)
             ImageOps.exif_transpose(image, in_place=True)
-            shallow, value_range = _to_8_bits(image, is_deep, pixel_range)
+            shallow, value_range, outliers = _to_8_bits(image, is_deep, pixel_range)
             square = ImageOps.fit(_convert_to_rgb(shallow), (size, size), Image.Resampling.BILINEAR)
     except BrokenImageError:
         raise
@@ -113,7 +117,7 @@ def decode_file(
         raise BrokenImageError(reason) from None
     except Exception as error:  # on broken files Pillow's decoders raise exceptions of any kind
         raise BrokenImageError(_describe(error)) from None
-    return DecodedFile(np.asarray(square), file_pixels, value_range)
+    return DecodedFile(np.asarray(square), file_pixels, value_range, outliers)
 
 
 def _has_deep_colours(image: ImageFile.ImageFile) -> bool:
@@ -130,8 +134,8 @@ def _has_deep_colours(image: ImageFile.ImageFile) -> bool:
 
 def _to_8_bits(
     image: Image.Image, is_deep: bool, pixel_range: PixelRange
-) -> tuple[Image.Image, tuple[int, int] | None]:
-    """The image with 8 bits per colour, and the range of its values if `pixel_range` is `full`.
+) -> tuple[Image.Image, tuple[int, int] | None, bool]:
+    """The image with 8 bits per colour, and `value_range` and `has_outliers` of `DecodedFile`.
 
     Raises:
         BrokenImageError: the lower 8 bits of colours are needed, which Pillow does not read.
@@ -140,17 +144,24 @@ def _to_8_bits(
         values = np.asarray(image)
         if values.dtype == np.int32 and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (1,):
             values = values.view(np.uint32)  # Pillow has no mode for them
-        grey = Image.fromarray(scale_to_8_bits(values, pixel_range))
-        return grey, find_used_range(values) if pixel_range == "full" else None
+        levels = scale_to_8_bits(values, pixel_range)
+        grey = Image.fromarray(levels)
+        if pixel_range == "file":
+            return grey, None, has_outliers(levels)
+        if pixel_range != "full":
+            return grey, None, False
+        lowest, highest = find_used_range(values)
+        is_small = lowest == highest or uses_small_range(lowest, highest)
+        outliers = is_small and has_outliers(scale_to_8_bits(values, "file"))
+        return grey, (lowest, highest), outliers
     if not is_deep:
-        return image, None
-    colours = np.asarray(image)[..., :3]  # without transparency
-    lowest, highest = find_used_range(colours)
+        return image, None, False
+    lowest, highest = find_used_range(np.asarray(image.convert("RGB")))  # without transparency
     value_range = lowest << 8, highest << 8 | 255
     if pixel_range == "full":
-        return image, value_range
+        return image, value_range, False
     if pixel_range == "file" and not uses_small_range(*value_range):
-        return image, None
+        return image, None, False
     raise BrokenImageError(
         "of its 16 bits per colour Pillow reads only the upper 8, too few for "
         "dataset.pixel_range; convert it to 8 bits"

@@ -34,9 +34,10 @@ def read_label_matrix(path: Path, image_count: int, list_name: str) -> list[list
     if suffix in (".npy", ".npz", ".mat"):
         arrays = _read_mat(path) if suffix == ".mat" else _read_npy(path)
         array = _choose_array(path, arrays, image_count)
-        if array.ndim == 2 and array.shape[0] != image_count == array.shape[1]:
-            array = array.T  # as MATLAB's users keep them
-        _check_row_count(path, array.shape, image_count, list_name)
+        # Images may be columns, as MATLAB's users keep them.
+        is_transposed = array.ndim == 2 and array.shape[0] != image_count == array.shape[1]
+        shape = array.shape[::-1] if is_transposed else array.shape
+        _check_shape(path, shape, image_count, list_name)
         is_other = (array != 0) & (array != 1)
         if is_other.any():
             row, column = np.argwhere(is_other)[0]
@@ -44,16 +45,20 @@ def read_label_matrix(path: Path, image_count: int, list_name: str) -> list[list
                 f"{path} holds {array[row, column]} in row {row}, column {column}, from 0. Give "
                 "labels of 0 and 1."
             )
-        return (array == 1).astype(np.uint8).astype(str).tolist()
+        labels = (array == 1).astype(np.uint8).astype(str)
+        return (labels.T if is_transposed else labels).tolist()
     rows = [line.replace(",", " ").split() for _, line in read_lines(path)]
     widths = {len(row) for row in rows}
     if len(widths) > 1:
         raise UserError(f"{path}: its lines have {min(widths)} to {max(widths)} values.")
-    _check_row_count(path, (len(rows), *widths), image_count, list_name)
+    _check_shape(path, (len(rows), *(widths or {0})), image_count, list_name)
     return rows
 
 
-def _check_row_count(path: Path, shape: tuple[int, ...], image_count: int, list_name: str) -> None:
+def _check_shape(path: Path, shape: tuple[int, ...], image_count: int, list_name: str) -> None:
+    if len(shape) < 2:
+        found = "one column only" if shape else "a single value"
+        raise UserError(f"{path} holds {found}. Give a row of 0 and 1 for each image.")
     if len(shape) != 2 or shape[0] != image_count:
         raise UserError(
             f"{path} holds {' x '.join(map(str, shape))} values, but {list_name} names "

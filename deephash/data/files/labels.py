@@ -13,8 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from deephash.core.errors import UserError
+from deephash.core.program import quote_in_shell
+from deephash.data.files.label_checks import (
+    FALSE,
+    TRUE,
+    check_no_other_separator,
+    check_no_vectors,
+    shorten,
+)
 from deephash.data.files.names import escape_undecodable
-from deephash.data.files.tables import Table
+from deephash.data.files.tables import Table, decode_labels
 
 NEEDS_LABELS = (
     "Training needs labels; images without them can be checked for duplicates, by lists: deephash "
@@ -25,16 +33,9 @@ MISSING = {
     "", "nan", "NaN", "-nan", "-NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "#NA",
     "#N/A", "#N/A N/A", "NaT", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
 }  # fmt: skip
-TRUE, FALSE = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 WHOLE_NUMBER = re.compile(r"-?\d+(\.0+)?")
 ADJACENT_STRINGS = re.compile(r"""['"]\s+['"]""")
 PRINTED_OBJECT = re.compile(r"\w+\(([\[{(].*)?\)", re.DOTALL)  # such as array(['a']), set()
-BITS = re.compile("[01]{3,}")  # a vector without a separator, or a number of these digits
-SEPARATORS = (";", ",", "|", "/", "+", "&", "\t", ":", " and ", " ")
-SEPARATORS_OF_WORDS = (" and ", " ", "_", "-")  # stand within the name of one class, too
-# Labels look composed if there are so many classes, of so few images on average.
-MIN_SUSPICIOUS_CLASSES, MAX_IMAGES_PER_CLASS = 20, 10
-MAX_SHOWN_LETTERS = 60
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def read_class_names(
             or cells seem to hold several names with another separator.
     """
     names_of_rows: list[tuple[str, ...]] = []
-    for row, cell in enumerate(table.column(column)):
+    for row, cell in enumerate(decode_labels(table.source, table.column(column))):
         cell = cell.strip()
         if cell in MISSING:
             names_of_rows.append(())
@@ -101,8 +102,8 @@ def read_class_names(
         names_of_rows = [tuple(n.partition(".")[0] for n in names) for names in names_of_rows]
         _warn_of_negative_class(table, names_of_rows)
     if label_separator is not None:
-        _check_no_vectors(table, column, names_of_rows)
-        _check_no_other_separator(table, column, names_of_rows)
+        check_no_vectors(table, column, names_of_rows)
+        check_no_other_separator(table, column, names_of_rows)
     return names_of_rows
 
 
@@ -115,7 +116,7 @@ def _read_list(cell: str, place: str) -> tuple[str, ...] | None:
         if cell[0] == "(":
             return None  # a name in parentheses
         raise UserError(
-            f"{place}: {_shorten(cell)} looks like a list of labels, but is none in the syntax of "
+            f"{place}: {shorten(cell)} looks like a list of labels, but is none in the syntax of "
             "Python or JSON, such as ['a', 'b']. If it is the name of a class, set "
             "dataset.label_separator=null."
         )
@@ -136,10 +137,6 @@ def _parse_list(cell: str) -> list[Any] | tuple[Any, ...] | set[Any] | None:
     return None
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN_LETTERS else f"{text[:MAX_SHOWN_LETTERS]}…"
-
-
 def _warn_of_negative_class(table: Table, names_of_rows: list[tuple[str, ...]]) -> None:
     """Warn of -1 among other whole numbers: in many sets it stands for no label."""
     counts = Counter(name for names in names_of_rows for name in names)
@@ -149,64 +146,6 @@ def _warn_of_negative_class(table: Table, names_of_rows: list[tuple[str, ...]]) 
             "empty",
             escape_undecodable(str(table.source)),
             f"{counts['-1']:,}",
-        )
-
-
-def _check_no_vectors(table: Table, column: int, names_of_rows: list[tuple[str, ...]]) -> None:
-    """Refuse cells such as 0,1,0: they would be the classes '0' and '1'."""
-    vectors = [re.findall(r"[\w.]+", " ".join(names).lower()) for names in names_of_rows]
-    cells = {vector[0] for vector in vectors if len(vector) == 1}
-    if all(map(BITS.fullmatch, cells)) and len({*map(len, cells)}) == 1:
-        vectors = [[*vector[0]] if len(vector) == 1 else vector for vector in vectors]
-        is_vector = [vector.count("1") > 1 for vector in vectors]
-    else:
-        is_vector = [len(vector) > 1 for vector in vectors]
-    if any(is_vector) and {value for vector in vectors for value in vector} <= TRUE | FALSE:
-        row = is_vector.index(True)
-        raise UserError(
-            f"{table.describe_cell(row, column)}: '{_shorten(table.rows[row][column])}' looks like "
-            "a vector of 0 and 1. Give a column of 0 and 1 for each class, with its name in the "
-            "first line."
-        )
-
-
-def _check_no_other_separator(
-    table: Table, column: int, names_of_rows: list[tuple[str, ...]]
-) -> None:
-    """Refuse labels that look composed of others.
-
-    Either there are many classes of few images, made of fewer parts; or the parts are classes, too.
-    """
-    counts = Counter(name for names in names_of_rows for name in names)
-    are_many = MIN_SUSPICIOUS_CLASSES <= len(counts) >= counts.total() / MAX_IMAGES_PER_CLASS
-    for separator in dict.fromkeys((*SEPARATORS, *SEPARATORS_OF_WORDS)):
-        parts_of = {n: {part.strip() for part in n.split(separator)} - {""} for n in counts}
-        composed = [name for name, parts in parts_of.items() if len(parts) > 1]
-        parts = set().union(*parts_of.values())
-        of_others = [name for name in composed if parts_of[name] <= counts.keys()]
-        if of_others and (
-            separator not in SEPARATORS_OF_WORDS or 3 * len(of_others) >= len(counts)
-        ):
-            example = of_others[0]
-            reason = f"{' and '.join(sorted(parts_of[example])[:2])} are labels of other images"
-        elif (
-            are_many
-            and separator in SEPARATORS
-            and 3 * len(composed) >= len(counts)
-            and 2 * len(parts) <= len(counts)
-        ):
-            example = composed[0]
-            reason = (
-                f"there are {len(counts):,} different ones for {len(names_of_rows):,} images, made "
-                f"of {len(parts):,} parts"
-            )
-        else:
-            continue
-        row = next(row for row, names in enumerate(names_of_rows) if example in names)
-        raise UserError(
-            f"{table.describe_cell(row, column)}: '{_shorten(example)}' seems to hold several "
-            f"labels: {reason}. Set 'dataset.label_separator=\"{separator}\"', or "
-            "dataset.label_separator=null if each is one class."
         )
 
 
@@ -230,7 +169,8 @@ def read_multi_hot(table: Table, columns: Sequence[int]) -> npt.NDArray[np.uint8
                 place = table.describe_cell(cells.index(cell), column)
                 raise UserError(
                     f"{place}: '{cell}' is neither 0 nor 1. Several columns of labels hold one "
-                    "class each; otherwise name the column of labels: dataset.label_columns=label."
+                    "class each; if this one alone holds the labels, set "
+                    f"{quote_in_shell('dataset.label_columns', table.columns[column])}."
                 )
         labels[:, label] = [cell.lower() in TRUE for cell in cells]
         is_missing |= [cell in MISSING for cell in cells]
@@ -253,13 +193,14 @@ def normalize_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def find_similar_names(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ in letter case, blanks or invisible characters alone.
+def find_similar_names(names: Sequence[str]) -> list[list[str]]:
+    """Groups of names that differ in letter case, blanks or invisible characters alone.
 
     >>> find_similar_names(["Cat", "cat", "dog"])
-    [('Cat', 'cat')]
+    [['Cat', 'cat']]
     """
     similar: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        similar[re.sub(r"[\s\u200b\ufeff]+", "", name.casefold())].append(name)
-    return [(group[0], group[1]) for group in similar.values() if len(group) > 1]
+        visible = (c for c in name.casefold() if unicodedata.category(c) != "Cf")
+        similar["".join("".join(visible).split())].append(name)
+    return [group for group in similar.values() if len(group) > 1]

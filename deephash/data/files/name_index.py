@@ -15,6 +15,7 @@ from deephash.data.files.names import (
     escape_undecodable,
     fold_name,
     has_image_suffix,
+    is_undecodable,
     use_forward_slashes,
 )
 from deephash.data.files.split_lists import ListedImage
@@ -169,7 +170,7 @@ class NameIndex:
             return ""
         if "\ufffd" in text:
             return "Letters were lost when the list was saved: save it in UTF-8."
-        if any("\udc80" <= character <= "\udcff" for character in text):
+        if is_undecodable(text):
             return "The list is not in UTF-8: save it in UTF-8."
         key = fold_name(text)
         rows = self._exact_index.find(text) or self._fold_index.find(key)

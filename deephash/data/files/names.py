@@ -62,6 +62,11 @@ def escape_undecodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def is_undecodable(text: str) -> bool:
+    """Whether it holds bytes that are not valid UTF-8, as surrogates."""
+    return not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text)
+
+
 def repair_encoding(text: str) -> str:
     r"""Read Windows-1252 and UTF-8 that were taken for each other.
 
@@ -72,7 +77,7 @@ def repair_encoding(text: str) -> str:
     """
     if text.isascii():
         return text
-    if any("\udc80" <= character <= "\udcff" for character in text):
+    if is_undecodable(text):
         return "".join(map(_decode_windows, text))
     try:
         return text.encode("cp1252").decode("utf-8")

@@ -90,16 +90,35 @@ def uses_small_range(lowest: int, highest: int) -> bool:
 def find_used_range(values: npt.NDArray[Any]) -> tuple[int, int]:
     """Lowest and highest value of an image, without the outermost thousandth of the pixels.
 
+    Args:
+        values: integers; an array of three dimensions has colours in the last one.
+
     >>> find_used_range(np.array([0] + 500 * [7] + 500 * [9] + [65535]))
     (7, 9)
     """
-    sample = values.reshape(-1)[:: -(-values.size // MAX_SAMPLE)]
+    pixels = values.reshape(-1, values.shape[2] if values.ndim == 3 else 1)  # with all colours
+    sample = pixels[:: -(-values.size // MAX_SAMPLE)].reshape(-1)
     outliers = int(MAX_OUTLIERS * len(sample))
     ordered = np.partition(sample, (outliers, len(sample) - 1 - outliers))
     return int(ordered[outliers]), int(ordered[len(sample) - 1 - outliers])
 
 
-def check_used_ranges(lows: npt.NDArray[Any], highs: npt.NDArray[Any]) -> None:
+def has_outliers(levels: npt.NDArray[np.uint8]) -> bool:
+    """Whether the outermost thousandth of the pixels takes three quarters of an image's range.
+
+    Args:
+        levels: of the image, with `pixel_range=file`.
+
+    >>> has_outliers(scale_to_8_bits(np.array(1000 * [7] + 1000 * [9] + [65535]), "file"))
+    True
+    """
+    low, high = find_used_range(levels)
+    return bool(levels.any()) and high - low < LEVELS // 4
+
+
+def check_used_ranges(
+    lows: npt.NDArray[Any], highs: npt.NDArray[Any], outliers: npt.NDArray[np.bool_]
+) -> None:
     """Refuse 16-bit images of `pixel_range=full` that use less than a quarter of their range.
 
     Some files may differ from the others. Where most files do so each for itself, but together
@@ -108,6 +127,7 @@ def check_used_ranges(lows: npt.NDArray[Any], highs: npt.NDArray[Any]) -> None:
     Args:
         lows: lowest value of each image, see `find_used_range`.
         highs: highest value of each.
+        outliers: whether each has outliers, so that `pixel_range=file` is of no use to it.
 
     Raises:
         UserError: nearly all would be left with 64 grey levels or fewer.
@@ -117,11 +137,13 @@ def check_used_ranges(lows: npt.NDArray[Any], highs: npt.NDArray[Any]) -> None:
     if not uses_small_range(lowest, highest):
         are_small = (highs > lows) & (highs.astype(int) - lows < MIN_USED_VALUES)
         if 2 * are_small.sum() >= len(lows):
+            is_file_useful = outliers[are_small].mean() <= MAX_OTHER_FILES
             logger.warning(
                 "%s of %s images of 16 bits use less than a quarter of the values, and keep less "
-                "than a quarter of the grey levels; dataset.pixel_range=file uses all levels",
+                "than a quarter of the grey levels%s",
                 f"{are_small.sum():,}",
                 f"{len(lows):,}",
+                "; dataset.pixel_range=file uses all levels" * bool(is_file_useful),
             )
         return
     count = int(((lows >= lowest) & (highs <= highest)).sum())
@@ -131,12 +153,30 @@ def check_used_ranges(lows: npt.NDArray[Any], highs: npt.NDArray[Any]) -> None:
     fitting = (
         (0, container - 1) if highest - lowest >= container // 4 else (lowest, highest)
     )  # as of 12 bits
+    is_file_useful = outliers.mean() <= MAX_OTHER_FILES
+    or_file = ", or file for the range of each file" * bool(is_file_useful)
     raise UserError(
         f"dataset.pixel_range=full: {shown} images of 16 bits use only the values "
         f"{lowest:,} to {highest:,} of 65,536, which leaves {levels} grey levels. Set "
-        f"'dataset.pixel_range={format_range(*fitting)}', or file for the range of each file; "
-        "convert colour images to 8 bits."
+        f"'dataset.pixel_range={format_range(*fitting)}'{or_file}; convert colour images to 8 "
+        "bits."
     )
+
+
+def warn_of_outliers(outliers: npt.NDArray[np.bool_]) -> None:
+    """Warn of images of `pixel_range=file` with outliers, if there are more than a few.
+
+    Args:
+        outliers: whether each image has outliers.
+    """
+    if outliers.mean() > MAX_OTHER_FILES:
+        logger.warning(
+            "%s of %s images keep less than a quarter of the grey levels, because a few pixels of "
+            "each, such as dead ones, lie far outside of the others; dataset.pixel_range=[LOWEST,"
+            "HIGHEST] keeps all levels",
+            f"{outliers.sum():,}",
+            f"{len(outliers):,}",
+        )
 
 
 def format_range(*bounds: float) -> str:

@@ -20,8 +20,10 @@ def check_source(path: Any, root: Any) -> None:
     """
     wanted = f"a folder of class folders, or a list ({', '.join(SUFFIXES)})"
     if isinstance(path, str) and not os.path.exists(path):
+        home = " '~' is not replaced: write $HOME." * path.startswith("~/")
         raise UserError(
-            f"dataset.path={path}: there is no such folder or list. Set dataset.path to {wanted}."
+            f"dataset.path={path}: there is no such folder or list.{home} Set dataset.path to "
+            f"{wanted}."
         )
     is_file = isinstance(path, str) and not os.path.isdir(path)
     if is_file and Path(path).suffix.lower() not in SUFFIXES:

@@ -11,8 +11,13 @@ from filelock import Timeout
 
 from deephash.data.files.decoded_store import INDEX, RECORD, lock_store
 
-# A store; or one of version 0.2, which is used no more: a header of 128 bytes, then 8 an image.
-KINDS = {r"v\d+-\d+px-.+": (INDEX, 0, RECORD.itemsize), r"[0-9a-f]{16}": ("contents.npy", 128, 8)}
+# The index of a store, and the bytes of its header and of an image. Only the first kind is still
+# used; the records of the second lack a byte; the third is of version 0.2.
+KINDS = {
+    r"v(?!1-)\d+-\d+px-.+": (INDEX, 0, RECORD.itemsize),
+    r"v1-\d+px-.+": (INDEX, 0, RECORD.itemsize - 1),
+    r"[0-9a-f]{16}": ("contents.npy", 128, 8),
+}
 UNFINISHED = ".unfinished"  # of version 0.2
 
 

@@ -3,16 +3,20 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deephash.core.errors import UserError
+from deephash.data.files.names import escape_undecodable, is_undecodable, repair_encoding
 from deephash.data.files.split_lists import check_is_text, read_lines
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".txt")
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 MAX_SHOWN_COLUMNS = 4
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,32 @@ def read_table(source: Path) -> Table:
         raise UserError(f"{source} cannot be read: {reason}.") from None
 
 
+def decode_labels(source: Path, texts: Sequence[str]) -> list[str]:
+    """Names of classes or columns: where they are not in UTF-8, in Windows-1252, which is logged.
+
+    Args:
+        source: the file that they are from.
+        texts: the names, with bytes that are not valid UTF-8 as surrogates.
+
+    Raises:
+        UserError: they are not in Windows-1252, either.
+    """
+    names = [repair_encoding(text) if is_undecodable(text) else text for text in texts]
+    changed = [name for name, text in zip(names, texts, strict=True) if name != text]
+    if any("\ufffd" in name for name in changed):
+        raise UserError(f"{source} is in neither UTF-8 nor Windows-1252. Save it in UTF-8.")
+    if changed:
+        told = f"{source} is not in UTF-8: labels are read as Windows-1252, such as '{changed[0]}'"
+        logger.warning("%s", escape_undecodable(told))
+    return names
+
+
 def _read_csv(source: Path, delimiter: str) -> Table:
     text = source.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     check_is_text(source, text)
     rows = _parse_csv(source, text, delimiter)
     line, header = next(rows, (0, []))
-    columns = [name.strip() for name in header]
+    columns = decode_labels(source, [name.strip() for name in header])
     for other, name in SEPARATORS.items():
         if other != delimiter and len(columns) == 1 and other in columns[0]:
             raise UserError(
