@@ -21,6 +21,7 @@ from deephash.cli.errors import report_user_errors
 from deephash.cli.phase_parts import replace_phase_parts
 from deephash.core.conf import CONF
 from deephash.core.errors import UserError
+from deephash.core.ranks import check_ranks
 from deephash.experiment.console import log_to_stdout
 from deephash.experiment.run_dir import is_multirun, task_overrides
 
@@ -83,6 +84,7 @@ def main() -> None:
             if "--help" in options:
                 print(help_text(sys.argv[1:]))
                 return
+            check_ranks()
             sys.argv[1:] = prepare_arguments(sys.argv[1:])
             arguments = get_args_parser().parse_args(sys.argv[1:])
             # Hydra would show the phases before their optimizers and schedulers are replaced.

@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Iterable
 
+from deephash.core.errors import UserError
+
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning, Slurm
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # set by torchrun, Slurm
 LAUNCH_MARK = "DEEPHASH_LAUNCHED"  # an environment variable that rank zero gives its children
@@ -17,8 +19,29 @@ def rank() -> int:
     if torch_distributed is not None and torch_distributed.is_initialized():
         return torch_distributed.get_rank()
     # Beside Lightning's own, an interactive shell of Slurm or a stray variable tells another rank.
-    names = ("LOCAL_RANK",) if IS_LAUNCHED else RANK_VARIABLES
-    return next(iter(_read_numbers(names)), 0)
+    if IS_LAUNCHED:
+        return next(iter(_read_numbers(["LOCAL_RANK"])), 0)
+    told = next(iter(_read_numbers(RANK_VARIABLES)), 0)
+    return told if told < launched_world_size() else 0
+
+
+def check_ranks() -> None:
+    """Refuse a rank in the environment that no launcher has set.
+
+    Lightning would go by it, and a process that is not rank zero writes no files.
+
+    Raises:
+        UserError: it is no number, or not below the number of processes.
+    """
+    for name in RANK_VARIABLES:
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            raise UserError(f"{name}={value} is no rank of a process. Remove it: unset {name}")
+        if not IS_LAUNCHED and int(value) >= launched_world_size():
+            raise UserError(
+                f"{name}={value} says that this is one of several processes, but WORLD_SIZE does "
+                f"not say of how many. Start them by torchrun, or remove it: unset {name}"
+            )
 
 
 def is_rank_zero() -> bool:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,11 +65,11 @@ def test_derived_seeds_never_change() -> None:
     [
         ({}, 0, 1),
         ({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}, 3, 4),
-        ({"LOCAL_RANK": "1"}, 1, 1),
+        ({"LOCAL_RANK": "1"}, 0, 1),
         ({"RANK": "abc", "WORLD_SIZE": "all"}, 0, 1),
         ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"}, 2, 3),
     ],
-    ids=["single", "torchrun", "lightning", "of something else", "slurm"],
+    ids=["single", "torchrun", "stray", "of something else", "slurm"],
 )
 def test_rank_and_world_size_of_launchers(
     variables: dict[str, str], rank: int, world_size: int, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +80,25 @@ def test_rank_and_world_size_of_launchers(
         monkeypatch.setenv(name, value)
     assert (ranks.rank(), ranks.launched_world_size()) == (rank, world_size)
     assert ranks.is_rank_zero() == (rank == 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "1"}, "RANK=1 says that this is one of several processes, but WORLD_SIZE does"),
+        ({"SLURM_PROCID": "1"}, "or remove it: unset SLURM_PROCID"),
+        ({"LOCAL_RANK": "2", "WORLD_SIZE": "2"}, "LOCAL_RANK=2 says"),
+        ({"RANK": "x"}, "RANK=x is no rank of a process. Remove it: unset RANK"),
+    ],
+)
+def test_a_rank_that_no_launcher_sets_is_refused(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=re.escape(message)):
+        ranks.check_ranks()
+    assert ranks.is_rank_zero()  # which reports it
 
 
 @pytest.mark.parametrize("stray", [{"SLURM_PROCID": "0"}, {"RANK": "0"}])
@@ -97,6 +117,7 @@ def test_rank_one_reports_errors_after_its_parent_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert not ranks.should_report_error()
     monkeypatch.setattr(ranks, "PARENT_PID", os.getppid() + 1)
     assert ranks.should_report_error()

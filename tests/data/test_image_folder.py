@@ -160,7 +160,10 @@ def test_unusable_images_are_left_out_counted_and_listed(
     assert left_out["repeated"] == ["0.jpg", "1.jpg, with other labels"]
     assert left_out["broken"] == [f"{tmp_path / '2.jpg'}: Truncated File Read"]
     assert image_set.report == report
-    message = "list: using 2 of 7 images; left out: 1 unlabelled, 1 missing, 2 repeated, 1 broken"
+    message = (
+        "list: using 2 of 7 images; left out: 1 unlabelled, 1 missing, 2 repeated, 1 of them with "
+        "other labels (all labels of an image belong in one row, such as sea;sunset), 1 broken"
+    )
     assert message in caplog.messages
 
 
