@@ -119,6 +119,12 @@ def test_a_list_that_cannot_be_read_is_refused(cell: str) -> None:
         ["no yes", "yes no"],
         ["110", "001", "010"],
         ["100", "101", "110"],
+        ["1. 0. 1.", "0. 1. 1."],
+        ["1.00,0.00,1.00", "0.00,1.00,1.00"],
+        ["1.000e+00 0.000e+00", "0.000e+00 1.000e+00"],
+        ["T F T", "F T T"],
+        ["Y,N,Y", "N,Y,N"],
+        ["1_0_1", "0_1_0"],
     ],
 )
 def test_vectors_of_0_and_1_are_refused(cells: list[str]) -> None:
@@ -141,6 +147,22 @@ def test_whole_numbers_lose_their_fraction_only_together() -> None:
     assert names_of(["1.0", "1", "2;3.0"]) == [("1",), ("1",), ("2", "3")]  # of several sources
     assert names_of(["001", "010", "100"]) == [("001",), ("010",), ("100",)]
     assert names_of(["1", "10", "11"]) == [("1",), ("10",), ("11",)]
+
+
+@pytest.mark.parametrize("cells", [["10", "01", "11"], ["101", "11", "110", "1"]])
+def test_numbers_that_may_be_vectors_are_told(
+    cells: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With lost zeros at the beginning, or of two digits."""
+    assert names_of(cells) == [(cell,) for cell in cells]
+    (message,) = caplog.messages
+    assert "list.csv: all labels consist of 0 and 1, such as 1" in message
+    caplog.clear()
+    names_of(["100", "010", "001"])  # each is one class
+    names_of(["10", "11", "12"])
+    names_of(["1;10", "11"])
+    names_of(["t1", "f0", "t0"])
+    assert not caplog.messages
 
 
 def test_minus_one_among_classes_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -166,7 +188,8 @@ def refused_separator(cells: list[str]) -> str:
     """The separator that the message proposes, as the shell and Hydra read it."""
     with pytest.raises(UserError, match="seems to hold several labels") as error:
         names_of(cells)
-    (setting,) = re.findall(r"Set (.*), or dataset.label_separator=null", str(error.value))
+    told = r"Set (.*?)(?: \(U\+[0-9A-F ]+\))?, or dataset.label_separator=null"
+    (setting,) = re.findall(told, str(error.value))
     (word,) = shlex.split(setting)
     value = OverridesParser.create().parse_override(word).value()
     assert isinstance(value, str)
@@ -217,6 +240,53 @@ def test_few_labels_that_are_made_of_others_look_composed(separator: str) -> Non
     assert {name for names in names_of(cells, separator) for name in names} == set(labels)
 
 
+# Some stand within words, so that the parts must be labels of other images.
+RARE_SEPARATORS = [
+    *".¦$€°`\"'\u2011\u00a0\u3000\u00ad\u200b\u2028\x0b\x1e\x1f\u241f",
+    "[SEP]", "_and_", "<sep>", "<br>", "<|sep|>", "\\n", "%20", "\\x1f", "--", " with ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", RARE_SEPARATORS)
+def test_a_separator_is_proposed_whole(separator: str) -> None:
+    """The advice gives the labels, without junk such as `nsea` or `br>sea`."""
+    draws = np.random.default_rng(0)
+    labels = ["sky", "sea", "sand", "tree", "dog", "cat", "race car", "boat", "person", "house"]
+    drawn = [draws.permutation(labels)[: draws.integers(1, 4)].tolist() for _ in range(200)]
+    cells = [separator.join(names) for names in drawn]
+    assert names_of(cells, refused_separator(cells)) == [tuple(names) for names in drawn]
+
+
+@pytest.mark.parametrize("separator", ["\\n", "<br>", "<sep>"])
+def test_a_separator_is_proposed_whole_without_single_labels(separator: str) -> None:
+    assert refused_separator(draw_pairs(separator)) == separator
+
+
+def test_an_invisible_separator_is_named() -> None:
+    with pytest.raises(UserError, match=r"Set \S+ \(U\+200B\), or dataset"):
+        names_of(["sea", "sky", "sea\u200bsky"] * 9)
+
+
+@pytest.mark.parametrize("composed", ["sea_sky", "sea-sky", "sea sky", "sea and sky", "sea.sky"])
+def test_few_labels_made_of_others_are_told(
+    composed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    names_of(["sea", "sky", "cat", "new york city", "hot dog stand", composed])
+    assert caplog.messages == [f"list.csv: 1 class, {composed}, consists of the names of others"]
+
+
+def test_an_element_of_a_list_with_the_separator_in_it_is_refused() -> None:
+    with pytest.raises(UserError, match="'sea;sky' seems to .* Make each an element of the list"):
+        names_of(['["sea;sky"]', '["sea"]', '["sky"]'])
+
+
+@pytest.mark.parametrize("name", ["Label", "labels", "class", "category"])
+def test_the_column_named_label_is_proposed(name: str) -> None:
+    table = Table(Path("list.csv"), ["file", "mask", name], [["0.jpg", "m0.png", "a"]], [2])
+    with pytest.raises(UserError, match=f"column 'mask': .* set .dataset.label_columns='{name}'"):
+        read_multi_hot(table, [1, 2])
+
+
 @pytest.mark.parametrize(
     "classes",
     [
@@ -230,6 +300,15 @@ def test_few_labels_that_are_made_of_others_look_composed(separator: str) -> Non
         [f"{a}/{b}" for a in range(10) for b in range(20)] * 20,  # many images of each
         ["sea", "lion", "sea lion", "tiger"] * 9,
         ["red", "car", "red_car", "bus", "red bus"] * 9,
+        ["Audi", "BMW", "Mercedes-Benz", "Mercedes", "Benz"] * 9,
+        ["black", "cat", "black_cat", "dog"] * 9,
+        ["traffic light", "light", "stop sign", "traffic", "sign", "dining table", "person"] * 9,
+        ["A", "B", "AB", "O", "A+", "B-"] * 9,
+        ["C", "C++", "C#", "Java"] * 9,
+        [f"2020-01-{day:02d}" for day in range(1, 31)] * 3,
+        ["1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5"] * 9,  # grades
+        [f"a photo of a {a} {b}" for a in ("red", "blue", "big", "old", "new") for b in "vwxyz"],
+        ["हिन्दी", "हि", "न्दी", "हिन्", "दी"] * 9,  # vowel signs are no letters of their own
     ],
 )
 def test_class_names_of_several_words_are_kept(classes: list[str]) -> None:

@@ -127,3 +127,18 @@ def test_an_image_on_several_rows_with_other_labels_is_told(
         load_image_folder(source)
     load_image_folder(source, max_invalid_fraction=0.5)
     assert f"list: using 3 of 5 images; left out: {told}" in caplog.messages
+
+
+def test_of_rows_that_repeat_an_image_the_first_with_labels_is_used(tmp_path: Path) -> None:
+    rows = (
+        "0.jpg,,train\n1.jpg,b,train\n0.jpg,a,train\n./0.jpg,,test\n2.jpg,b,train\n2.jpg,,train\n"
+    )
+    source = write_image_list(tmp_path, f"file,label,split\n{rows}")
+    image_set = load_image_folder(source, max_invalid_fraction=0.5)
+    assert image_set.ids.tolist() == ["1.jpg", "0.jpg", "2.jpg"]
+    assert image_set.labels.tolist() == [1, 0, 1]
+    assert image_set.is_test.tolist() == [False, True, False]
+    assert image_set.report is not None
+    assert image_set.report["left_out"] == {
+        "repeated": ["0.jpg", "./0.jpg, as test and as train", "2.jpg"]
+    }

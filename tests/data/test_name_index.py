@@ -150,7 +150,7 @@ HINTS = {
     "a number first": (["cat/0.jpg"], "17 cat/0.jpg", "Value 2 of the line.*must come first"),
     "labels first": (["cat/0.jpg"], "0 1 CAT/0.jpg", "Value 3 of the line"),
     "a flag after it": (["cat/0.jpg"], "cat/0.jpg train", "Value 1 of the line"),
-    "nothing alike": (["cat/0.jpg"], "9", r"The names there are like cat/0.jpg\."),
+    "nothing alike": (["a.sh", "cat/0.jpg"], "9", r"The names there are like cat/0.jpg\."),
 }
 
 

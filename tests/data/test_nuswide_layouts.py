@@ -301,6 +301,77 @@ def test_named_columns_beside_unnamed_ones_are_refused(unnamed: str, tmp_path: P
         load_nuswide(tmp_path, lists=lists, order="frequency")
 
 
+@pytest.mark.parametrize("name", ["Labels_{}", "labels_{}_Train.txt", " {}_TEST "])
+def test_columns_may_be_named_as_the_official_files(
+    name: str, tmp_path: Path, expected: tuple
+) -> None:
+    lists = write_named_columns(tmp_path, sorted(FREQUENT), list(FREQUENT))
+    for path in lists:
+        header, _, rows = (tmp_path / path).read_text().partition("\n")
+        named = [name.format(concept) for concept in header.split(",")[1:]]
+        (tmp_path / path).write_text(f"path,{','.join(named)}\n{rows}")
+    image_set = load_nuswide(tmp_path, lists=lists)
+    assert (image_set.checksum, image_set.is_test.tolist()) == expected
+
+
+@pytest.mark.parametrize("order", [None, "frequency"])
+def test_columns_whose_unknown_names_differ_are_refused(order: str | None, tmp_path: Path) -> None:
+    lists = write_named_columns(tmp_path, sorted(FREQUENT), list(FREQUENT))
+    for path in lists:
+        header, _, rows = (tmp_path / path).read_text().partition("\n")
+        columns = ",".join(f"{name}_x" for name in header.split(","))
+        (tmp_path / path).write_text(f"{columns}\n{rows}")
+    with pytest.raises(
+        UserError, match=r"database.csv: label column 1 is named 'sky_x', but 'animal_x' in test.c"
+    ):
+        load_nuswide(tmp_path, lists=lists, order=order)
+
+
+@pytest.mark.parametrize("order", [None, "frequency"])
+@pytest.mark.parametrize("separate", [False, True], ids=["in the lists", "label files"])
+@pytest.mark.parametrize("orders", [(sorted, list), (list, sorted)])
+def test_lists_in_different_orders_are_refused(
+    orders: tuple[Callable, Callable], separate: bool, order: str | None, tmp_path: Path
+) -> None:
+    """Together they look as if both were in the order of the larger one."""
+    labels = sample_nuswide_labels(200)
+    files: dict[str, list[str]] = {"lists": [], "label_files": []}
+    for part, rows, to_order in zip(("test", "database"), (17, 183), orders, strict=True):
+        columns = [CONCEPTS.index(concept) for concept in to_order(FREQUENT)]
+        values, labels = labels[:rows, columns], labels[rows:]
+        names = [f"zoo/{part}{i}.jpg" for i in range(rows)]
+        lines = [f"{name} {' '.join(map(str, v))}" for name, v in zip(names, values, strict=True)]
+        (tmp_path / f"{part}.txt").write_text("\n".join(names if separate else lines))
+        files["lists"].append(f"{part}.txt")
+        if separate:
+            np.save(tmp_path / f"{part}.npy", values)
+            files["label_files"].append(f"{part}.npy")
+    suffix = "npy" if separate else "txt"
+    told = [
+        f"{part}.{suffix} {verb}in {'alphabetical' if to_order is sorted else 'frequency'} order"
+        for part, verb, to_order in zip(("test", "database"), ("are ", ""), orders, strict=True)
+    ]
+    with pytest.raises(UserError, match=rf"the columns of .*{told[0]}, but .*{told[1]}\."):
+        load_nuswide(tmp_path, **files, order=order)
+
+
+def test_a_list_that_is_too_small_to_tell_has_the_order_of_the_others(
+    tmp_path: Path, expected: tuple
+) -> None:
+    names = [n.replace("\\", "/") for n in write_official_nuswide(tmp_path / "official", LABELS)]
+    (tmp_path / "official" / "Flickr").rename(tmp_path / "images")
+    columns = [CONCEPTS.index(concept) for concept in FREQUENT]
+    lists = []
+    for start in range(0, len(names), 10):
+        lists.append(f"{start}.txt")
+        lines = [
+            f"{names[i]} {' '.join(map(str, LABELS[i, columns]))}\n"
+            for i in range(start, min(start + 10, len(names)))
+        ]
+        (tmp_path / lists[-1]).write_text("".join(lines))
+    assert load_nuswide(tmp_path, lists=lists).checksum == expected[0]
+
+
 def test_an_order_that_is_not_used_is_told(
     tmp_path: Path, expected: tuple, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -294,7 +294,7 @@ def test_dead_pixels_leave_no_use_for_the_range_of_each_file(
         UserError, match=r"grey levels\. Set 'dataset.pixel_range=\[0,4095\]'; conv"
     ):
         load_image_folder(source)
-    told = "6 of 6 images keep less than a quarter of the grey levels, because a few pixels"
+    told = "6 of 6 images keep less than a quarter of the grey levels, because some pixels"
     for cache_decoded in (True, True, False):
         caplog.clear()
         load_image_folder(source, pixel_range="file", cache_decoded=cache_decoded)
@@ -323,6 +323,105 @@ def test_dead_pixels_of_files_of_small_range_among_others(
         "8 images of 16 bits use less than a quarter of the values, and keep "
         "less than a quarter of the grey levels"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([5], (5, 5)),
+        ([0, 5, 65535], (0, 65535)),
+        (63 * [7] + [65535], (7, 7)),
+        (999 * [7] + [65535], (7, 7)),
+        (1997 * [7] + [8, 9, 65535], (7, 8)),
+        (784 * [7], (7, 7)),
+    ],
+)
+def test_one_pixel_of_a_small_image_may_be_an_outlier(
+    values: list[int], expected: tuple[int, int]
+) -> None:
+    assert find_used_range(np.array([values], np.uint16)) == expected
+    colours = np.repeat(np.array([values], np.uint16)[..., None], 3, axis=2)
+    assert find_used_range(colours) == expected
+
+
+@pytest.mark.parametrize(("low", "high", "dead"), [(0, 4095, 65535), (29000, 29099, 0)])
+def test_a_dead_pixel_of_a_small_image_is_told(
+    low: int, high: int, dead: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [with_dead_pixel(draw(low, high, i)[:28, :28], dead) for i in range(6)]
+    source = write_folder(tmp_path / "photos", images)
+    with pytest.raises(UserError, match="the 6 images of 16 bits use only the values"):
+        load_image_folder(source)
+    load_image_folder(source, pixel_range="file")
+    assert "6 of 6 images keep less than a quarter of the grey levels" in caplog.text
+
+
+def with_mark(image: np.ndarray, value: int = 65535) -> np.ndarray:
+    """An image with a bar of the value, of 0.5 % of the pixels."""
+    image = image.copy()
+    image[0, :8] = value
+    return image
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [with_mark(draw(0, 4095, i)) for i in range(6)],
+        [with_mark(draw(29000, 29099, i)) for i in range(6)],
+        [np.pad(draw(29000, 29099, i), 2) for i in range(6)],
+        [with_mark(np.pad(draw(29000, 29099, i), 2)) for i in range(6)],
+    ],
+    ids=["12 bits and a mark", "thermal and a mark", "thermal and a border", "both"],
+)
+def test_a_border_or_a_mark_that_takes_the_range_is_told(
+    images: list[np.ndarray], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_folder(tmp_path / "photos", images)
+    for cache_decoded in (True, True, False):
+        caplog.clear()
+        load_image_folder(source, cache_decoded=cache_decoded)
+        (message,) = caplog.messages
+        assert message.startswith("6 of 6 images of 16 bits use less than a quarter")
+        assert message.endswith("of the grey levels")  # the range of each file is of no use
+    caplog.clear()
+    load_image_folder(source, pixel_range="file")
+    assert "6 of 6 images keep less than a quarter of the grey levels" in caplog.text
+
+
+def test_a_border_of_floats_and_32_bits_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for dtype in (np.int32, np.float32):
+        paths = [tmp_path / f"{dtype.__name__}{i}.tiff" for i in range(6)]
+        for i, path in enumerate(paths):
+            tissue = draw(0, 3000, i).astype(dtype) - 1000
+            Image.fromarray(np.pad(tissue, 2, constant_values=-32768)).save(path)
+        caplog.clear()
+        load(paths, tmp_path / "decoded", pixel_range="file")
+        assert "6 of 6 images keep less than a quarter of the grey levels" in caplog.text
+
+
+@pytest.mark.parametrize("pixel_range", ["full", "file"])
+def test_ordinary_images_raise_no_alarm(
+    pixel_range: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photo = np.asarray(sample_image(0).convert("L")).astype(np.uint16) * 257
+    stars = 60000 * np.random.default_rng(0).random((40, 40)) ** 12
+    images = [
+        photo,
+        np.pad(photo, 8),
+        with_mark(photo),
+        stars.astype(np.uint16),
+        (draw(0, 1, 0) * 65535).astype(np.uint16),  # a mask
+        (draw(0, 2, 0) * 32767).astype(np.uint16),
+        np.full((40, 40), 700, np.uint16),
+        draw(0, 1, 1).astype(np.uint8),
+        draw(0, 65535, 0)[:2, :2],
+    ]
+    for i, image in enumerate(images):  # each by itself, as some may always differ
+        source = write_folder(tmp_path / str(i), [image, image])
+        load_image_folder(source, pixel_range=pixel_range)
+        assert not [m for m in caplog.messages if "grey levels" in m], i
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,41 @@
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from deephash.core.errors import UserError
-from deephash.data.datasets.nuswide_files import CONCEPTS, FREQUENT, Annotations, find_entry
+from deephash.data.datasets.nuswide_files import CONCEPTS, Annotations, find_entry
+from deephash.data.datasets.nuswide_orders import check_orders, infer_concepts
 from deephash.data.files.label_matrix import read_label_matrix
 from deephash.data.files.name_index import NameIndex
 from deephash.data.files.names import use_forward_slashes
 from deephash.data.files.split_lists import read_list
 from deephash.data.files.tables import SUFFIXES, Table, read_table
 
-# If the columns of a list are read in the right order, the logarithms of their counts correlate
-# with those of all images. For the 2,100 queries, drawn evenly from the classes, the correlation is
-# still 0.76, and 0.40 in the wrong order.
-MIN_CORRELATION, MIN_CORRELATION_MARGIN = 0.6, 0.2
-
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The label columns of a list.
+
+    Attributes:
+        list_name: name of the list.
+        place: the file that holds the columns.
+        count: how many there are.
+        header: their names; None if the format has none.
+        concepts: the concepts they are named after; None if they have other names or none.
+    """
+
+    list_name: str
+    place: Path
+    count: int
+    header: list[str] | None
+    concepts: list[str] | None
 
 
 def read_label_lists(
@@ -53,17 +68,18 @@ def read_label_lists(
     first_occurrence: dict[str, tuple[str, list[str]]] = {}  # place and values by name
     test_names: set[str] = set()
     other_names: set[str] = set()
-    column_count = 0
-    concepts: list[str] | None = None
+    columns_of_lists: list[_Columns] = []
+    starts: list[int] = []  # of each list, in `rows`
     for list_name, label_file in zip_longest(lists, label_files):
-        images, named = _read_label_list(folder, list_name, label_file)
-        if not rows:
-            column_count, concepts = len(images[0][2]), named
-        place = str(folder / (label_file or list_name))
-        _check_columns(place, len(images[0][2]), named, lists[0], column_count, concepts)
-        if concepts and named:
-            columns = [named.index(concept) for concept in concepts]
-            images = [(n, name, [values[i] for i in columns]) for n, name, values in images]
+        images, columns = _read_label_list(folder, list_name, label_file)
+        for other in columns_of_lists:
+            _check_columns(columns, other)
+        columns_of_lists.append(columns)
+        starts.append(len(rows))
+        concepts = columns_of_lists[0].concepts
+        if concepts and columns.concepts:
+            order_of_first = [columns.concepts.index(concept) for concept in concepts]
+            images = [(n, name, [values[i] for i in order_of_first]) for n, name, values in images]
         known = list(first_occurrence)
         same = NameIndex(known).find_all(
             folder / list_name,
@@ -87,42 +103,52 @@ def read_label_lists(
         for row, column in np.argwhere((all_values != "0") & (all_values != "1"))
     ]
     labels = (all_values == "1").astype(np.uint8)
+    concepts = columns_of_lists[0].concepts
     if concepts and order is not None:
         logger.warning("nuswide: dataset.order=%s is not used: the lists name the concepts", order)
-    source = folder / (label_files[0] if label_files else lists[0])
+    if not concepts:
+        places = [columns.place for columns in columns_of_lists]
+        check_orders(places, np.split(labels, starts[1:]))
     return Annotations(
         names=[name for name, _, _ in rows],
         labels=labels,
-        concepts=concepts or _infer_concepts(source, labels.sum(axis=0), order),
+        concepts=concepts or infer_concepts(columns_of_lists[0].place, labels.sum(axis=0), order),
         is_test=np.array([name in test_names for name, _, _ in rows]),
         invalid_labels=invalid_labels,
         test_images_in_other_lists=sorted(test_names & other_names),
     )
 
 
-def _check_columns(
-    place: str,
-    count: int,
-    named: list[str] | None,
-    first_list: str,
-    first_count: int,
-    first_named: list[str] | None,
-) -> None:
-    """Refuse a list whose columns are not those of the first list."""
-    if count != first_count:
-        raise UserError(f"{place} has {count} labels per line, but {first_list} has {first_count}.")
-    if (named is None) != (first_named is None):
-        unnamed, other = (place, first_list) if named is None else (first_list, place)
+def _check_columns(columns: _Columns, first: _Columns) -> None:
+    """Refuse a list whose columns are not those of an earlier one."""
+    place = columns.place
+    if columns.count != first.count:
+        raise UserError(
+            f"{place} has {columns.count} labels per line, but {first.list_name} has {first.count}."
+        )
+    if (columns.concepts is None) != (first.concepts is None):
+        unnamed, other = (
+            (place, first.list_name) if columns.concepts is None else (first.list_name, place)
+        )
         raise UserError(
             f"{unnamed} does not name the concepts of its columns, but {other} does. Name them in "
             "the first line of each list, as .csv, or of none."
         )
-    differing = sorted({*(named or ())} - {*(first_named or ())})
+    differing = sorted({*(columns.concepts or ())} - {*(first.concepts or ())})
     if differing:
         raise UserError(
-            f"{place} has a column '{differing[0]}', which {first_list} does not have. Give the "
-            "same concepts in each list."
+            f"{place} has a column '{differing[0]}', which {first.list_name} does not have. Give "
+            "the same concepts in each list."
         )
+    if columns.concepts or not columns.header or not first.header:
+        return
+    for i, (name, other_name) in enumerate(zip(columns.header, first.header, strict=True), 1):
+        if name != other_name:
+            raise UserError(
+                f"{place}: label column {i} is named '{name}', but '{other_name}' in "
+                f"{first.list_name}, and neither list names the concepts of NUS-WIDE. Name them, "
+                "as in sky, or name the columns alike if they are in the same order."
+            )
 
 
 def _is_test_list(name: str) -> bool:
@@ -133,8 +159,8 @@ def _is_test_list(name: str) -> bool:
 
 def _read_label_list(
     folder: Path, list_name: str, label_file: str | None
-) -> tuple[list[tuple[int, str, list[str]]], list[str] | None]:
-    """Line, name and labels of each image; and the concepts of the labels, if they are named."""
+) -> tuple[list[tuple[int, str, list[str]]], _Columns]:
+    """Line, name and labels of each image; and the columns of the labels."""
     source = find_entry(folder, list_name)
     if label_file is None:
         table = _read_label_table(source)
@@ -142,17 +168,25 @@ def _read_label_list(
             (line, use_forward_slashes(path), values)
             for line, (path, *values) in zip(table.lines, table.rows, strict=True)
         ]
-        return images, _named_concepts(table)
+        header = None if source.suffix.lower() == ".txt" else table.columns[1:]
+        concepts = _named_concepts(table)
+        place = folder / list_name
+        return images, _Columns(list_name, place, len(table.columns) - 1, header, concepts)
     listed = read_list(source)
     if not listed:
         raise UserError(f"{source} names no image.")
     matrix = read_label_matrix(find_entry(folder, label_file), len(listed), list_name)
-    return [(i.line, i.name, values) for i, values in zip(listed, matrix, strict=True)], None
+    images = [(i.line, i.name, values) for i, values in zip(listed, matrix, strict=True)]
+    return images, _Columns(list_name, folder / label_file, len(images[0][2]), None, None)
 
 
 def _named_concepts(table: Table) -> list[str] | None:
-    """The concepts that the columns are named after; None if they have other names."""
-    names = [name.lower() for name in table.columns[1:]]
+    """The concepts that the columns are named after; None if they have other names.
+
+    They may be named as the official files are: `Labels_sky.txt` or `Labels_sky_Train.txt`.
+    """
+    affixes = r"^labels?_|(_train|_test)?(\.txt)?$"
+    names = [re.sub(affixes, "", name.lower()) for name in table.columns[1:]]
     unknown = [name for name in names if name not in CONCEPTS]
     if len(unknown) == len(names):
         return None
@@ -180,46 +214,3 @@ def _read_label_table(source: Path) -> Table:
             "names above it."
         )
     return table
-
-
-def _infer_concepts(
-    source: Path, counts: npt.NDArray[np.integer], order: str | None
-) -> Sequence[str]:
-    """Concepts of the columns of a list, by how often each column is 1."""
-    frequent = list(FREQUENT)[: len(counts)]
-    known_concepts = {10: frequent, 21: frequent, 81: CONCEPTS}
-    if len(counts) not in known_concepts:
-        raise UserError(
-            f"{source} has {len(counts)} labels per line: lists of NUS-WIDE have 81, 21 or 10. "
-            "Remove other columns, or name the concepts in the first line of a .csv; if the labels "
-            "are in files of their own, name these with dataset.label_files=[...]."
-        )
-    orders = {"alphabetical": sorted(known_concepts[len(counts)]), "frequency": frequent}
-    if order is not None:
-        return _check_length(source, orders[order], counts)
-    expected = np.log(list(FREQUENT.values())[: len(frequent)])
-    correlations = {}
-    for name, concepts in orders.items():
-        log_counts = np.log1p([counts[concepts.index(concept)] for concept in frequent])
-        correlation = np.corrcoef(log_counts, expected)[0, 1] if log_counts.std() else 0.0
-        correlations[name] = float(correlation)
-    best = max(correlations, key=lambda name: correlations[name])
-    margin = correlations[best] - min(correlations.values())
-    if correlations[best] < MIN_CORRELATION or margin < MIN_CORRELATION_MARGIN:
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in correlations.items())
-        raise UserError(
-            f"{source}: the order of its {len(counts)} columns cannot be inferred from their "
-            f"counts (correlation {shown}). Set dataset.order=frequency or "
-            "dataset.order=alphabetical."
-        )
-    logger.info("nuswide: the columns are in %s order (correlation %.2f)", best, correlations[best])
-    return _check_length(source, orders[best], counts)
-
-
-def _check_length(source: Path, concepts: Sequence[str], counts: npt.NDArray) -> Sequence[str]:
-    if len(concepts) != len(counts):
-        raise UserError(
-            f"{source}: 81 columns can only be in alphabetical order. Set "
-            "dataset.order=alphabetical."
-        )
-    return concepts

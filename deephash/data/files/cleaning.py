@@ -91,8 +91,8 @@ class Listing:
     def load(self, options: DecodingOptions) -> ImageSet:
         """Decode the files and return the images that are present, intact and labelled.
 
-        Of rows that repeat an image the first is used; if any of them is a test image, it is one.
-        A report of the other images is written to `options.decoded_dir`.
+        Of rows that repeat an image the first with labels is used; if any of them is a test image,
+        it is one. A report of the other images is written to `options.decoded_dir`.
 
         Raises:
             UserError: more than `options.max_invalid_fraction` of the images cannot be used, none
@@ -105,17 +105,13 @@ class Listing:
                 f"{_join_first(self.classes)}."
             )
         is_usable = np.ones(row_count, dtype=bool)
-        first_rows: dict[str, int] = {}  # of files and of ids: the row that stands for them
         is_labelled = np.atleast_1d(
             self.labels >= 0 if self.labels.ndim == 1 else self.labels.any(axis=1)
         )
-        for row, (image_id, path) in enumerate(zip(self.ids, self.paths, strict=True)):
-            keys = (os.path.abspath(path), f"id {image_id}")
-            first_row = next((first_rows[key] for key in keys if key in first_rows), row)
-            for key in keys:
-                first_rows.setdefault(key, first_row)
+        for row, first_row in enumerate(self._find_first_rows(is_labelled)):
+            image_id, path = self.ids[row], self.paths[row]
             if first_row != row:
-                difference = self._merge_repeated(first_row, row)
+                difference = self._merge_repeated(first_row, row, is_labelled[row])
                 self._leave_out("repeated", image_id + difference, is_usable, row)
             elif not is_labelled[row]:
                 self._leave_out("unlabelled", image_id, is_usable, row)
@@ -155,13 +151,24 @@ class Listing:
             report=self._write_report(row_count, options)[0],
         )
 
-    def _merge_repeated(self, first_row: int, row: int) -> str:
+    def _find_first_rows(self, is_labelled: npt.NDArray[np.bool_]) -> list[int]:
+        """The row that stands for the image of each row: the first with labels, or the first."""
+        first_rows: dict[str, int] = {}  # of files and of ids
+        found = list(range(len(self.ids)))
+        for row in np.argsort(~is_labelled, kind="stable").tolist():
+            keys = (os.path.abspath(self.paths[row]), f"id {self.ids[row]}")
+            found[row] = next((first_rows[key] for key in keys if key in first_rows), row)
+            for key in keys:
+                first_rows.setdefault(key, found[row])
+        return found
+
+    def _merge_repeated(self, first_row: int, row: int, is_labelled: bool) -> str:
         """Describe how a repeated row differs from the first.
 
         If one of them is a test image, the first row becomes one.
         """
         difference = ""
-        if not np.array_equal(self.labels[row], self.labels[first_row]):
+        if is_labelled and not np.array_equal(self.labels[row], self.labels[first_row]):
             difference += OTHER_LABELS
         if self.is_test[row] != self.is_test[first_row]:
             difference += ", as test and as train"

@@ -10,11 +10,13 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
 from deephash.data.files.pixel_range import (
+    MIN_USED_VALUES,
     PixelRange,
     find_used_range,
     has_outliers,
     scale_to_8_bits,
     uses_small_range,
+    uses_small_range_inside,
 )
 
 WHITE = (255, 255, 255)
@@ -40,7 +42,8 @@ class DecodedFile:
         value_range: lowest and highest value of a file of 16 bits that is decoded with
             `pixel_range="full"`, without outliers; None for others.
         has_outliers: whether `pixel_range="file"` would leave, or leaves, less than a quarter of
-            the grey levels, see `pixel_range.has_outliers`.
+            the grey levels, see `pixel_range.has_outliers`; or `pixel_range="full"` leaves so few
+            apart from a border or a mark.
     """
 
     pixels: Pixels
@@ -147,12 +150,16 @@ def _to_8_bits(
         levels = scale_to_8_bits(values, pixel_range)
         grey = Image.fromarray(levels)
         if pixel_range == "file":
-            return grey, None, has_outliers(levels)
+            return grey, None, has_outliers(values)
         if pixel_range != "full":
             return grey, None, False
         lowest, highest = find_used_range(values)
         is_small = lowest == highest or uses_small_range(lowest, highest)
-        outliers = is_small and has_outliers(scale_to_8_bits(values, "file"))
+        outliers = (
+            has_outliers(values)
+            if is_small
+            else uses_small_range_inside(values, lowest, highest, MIN_USED_VALUES)
+        )
         return grey, (lowest, highest), outliers
     if not is_deep:
         return image, None, False

@@ -33,6 +33,7 @@ MISSING = {
     "", "nan", "NaN", "-nan", "-NaN", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "#NA",
     "#N/A", "#N/A N/A", "NaT", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
 }  # fmt: skip
+LABEL_COLUMNS = {"label", "labels", "class", "category"}
 WHOLE_NUMBER = re.compile(r"-?\d+(\.0+)?")
 ADJACENT_STRINGS = re.compile(r"""['"]\s+['"]""")
 PRINTED_OBJECT = re.compile(r"\w+\(([\[{(].*)?\)", re.DOTALL)  # such as array(['a']), set()
@@ -103,7 +104,7 @@ def read_class_names(
         _warn_of_negative_class(table, names_of_rows)
     if label_separator is not None:
         check_no_vectors(table, column, names_of_rows)
-        check_no_other_separator(table, column, names_of_rows)
+        check_no_other_separator(table, column, names_of_rows, label_separator)
     return names_of_rows
 
 
@@ -167,10 +168,13 @@ def read_multi_hot(table: Table, columns: Sequence[int]) -> npt.NDArray[np.uint8
                 continue
             if cell.lower() not in TRUE | FALSE:
                 place = table.describe_cell(cells.index(cell), column)
+                names = [table.columns[i] for i in columns]
+                named = [name for name in names if name.lower() in LABEL_COLUMNS]
+                name = (named or [table.columns[column]])[0]
                 raise UserError(
                     f"{place}: '{cell}' is neither 0 nor 1. Several columns of labels hold one "
-                    "class each; if this one alone holds the labels, set "
-                    f"{quote_in_shell('dataset.label_columns', table.columns[column])}."
+                    "class each; if one alone holds the labels, set "
+                    f"{quote_in_shell('dataset.label_columns', name)}."
                 )
         labels[:, label] = [cell.lower() in TRUE for cell in cells]
         is_missing |= [cell in MISSING for cell in cells]

@@ -193,7 +193,8 @@ class NameIndex:
         other_row = self._rows_by_file_name.get(file_name)
         if other_row is not None:
             return f"{self._names[other_row]} is there, in another folder."
-        return f"The names there are like {self._names[0]}."
+        images = filter(has_image_suffix, self._names)
+        return f"The names there are like {next(images, self._names[0])}."
 
     @cached_property
     def _rows_by_file_name(self) -> dict[str, int]:

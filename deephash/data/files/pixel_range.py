@@ -11,7 +11,8 @@ from deephash.core.errors import UserError
 
 LEVELS, VALUES = 2**8, 2**16
 MIN_USED_VALUES = VALUES // 4  # of 16 bits; fewer leave at most 64 levels
-MAX_OUTLIERS = 0.001  # of the pixels, at either end, such as dead ones
+MAX_OUTLIERS = 0.001  # of the pixels, at either end, such as dead ones; one in small images
+MIN_PIXELS = 64  # that an image needs to be judged by some of them
 MAX_OTHER_FILES = 0.05  # of the files, at either end
 MAX_SAMPLE = 2**20  # pixels of a file that its range is taken from
 
@@ -87,33 +88,66 @@ def uses_small_range(lowest: int, highest: int) -> bool:
     return 0 < highest - lowest < MIN_USED_VALUES
 
 
-def find_used_range(values: npt.NDArray[Any]) -> tuple[int, int]:
+def find_used_range(values: npt.NDArray[Any]) -> tuple[Any, Any]:
     """Lowest and highest value of an image, without the outermost thousandth of the pixels.
 
+    Of 64 to 999 pixels the outermost one is left out, of fewer none.
+
     Args:
-        values: integers; an array of three dimensions has colours in the last one.
+        values: finite; an array of three dimensions has colours in the last one.
 
     >>> find_used_range(np.array([0] + 500 * [7] + 500 * [9] + [65535]))
     (7, 9)
     """
-    pixels = values.reshape(-1, values.shape[2] if values.ndim == 3 else 1)  # with all colours
-    sample = pixels[:: -(-values.size // MAX_SAMPLE)].reshape(-1)
+    sample = _sample_pixels(values)
+    one_pixel = values.shape[2] if values.ndim == 3 else 1
     outliers = int(MAX_OUTLIERS * len(sample))
+    if len(sample) >= MIN_PIXELS * one_pixel:
+        outliers = max(outliers, one_pixel)
     ordered = np.partition(sample, (outliers, len(sample) - 1 - outliers))
-    return int(ordered[outliers]), int(ordered[len(sample) - 1 - outliers])
+    return ordered[outliers].item(), ordered[len(sample) - 1 - outliers].item()
 
 
-def has_outliers(levels: npt.NDArray[np.uint8]) -> bool:
-    """Whether the outermost thousandth of the pixels takes three quarters of an image's range.
+def uses_small_range_inside(
+    values: npt.NDArray[Any], lowest: float, highest: float, min_used: float
+) -> bool:
+    """Whether the values between two others, such as those of a border or a mark, use little.
 
     Args:
-        levels: of the image, with `pixel_range=file`.
+        values: of the image.
+        lowest: value that is left out, with all that are lower.
+        highest: value that is left out, with all that are higher.
+        min_used: the range that the others should use; not where they are equal, as in a mask,
+            or few.
 
-    >>> has_outliers(scale_to_8_bits(np.array(1000 * [7] + 1000 * [9] + [65535]), "file"))
+    >>> uses_small_range_inside(np.array(50 * [0, 65535] + 50 * [7, 8]), 0, 65535, 2**14)
     True
     """
-    low, high = find_used_range(levels)
-    return bool(levels.any()) and high - low < LEVELS // 4
+    sample = _sample_pixels(values)
+    inside = sample[(sample > lowest) & (sample < highest)]
+    return len(inside) >= MIN_PIXELS and 0 < inside.max().item() - inside.min().item() < min_used
+
+
+def has_outliers(values: npt.NDArray[Any]) -> bool:
+    """Whether few values take three quarters of the levels of an image, with `pixel_range=file`.
+
+    These are the values of the outermost thousandth of the pixels, or the lowest and the highest
+    of the other values, such as those of a border or a mark.
+
+    Args:
+        values: integers, or floats of which some are finite.
+
+    >>> has_outliers(np.array(1000 * [7] + 1000 * [9] + [65535]))
+    True
+    >>> has_outliers(np.array(50 * [65535] + 1000 * [7, 8, 9]))
+    True
+    """
+    low, high = _finite_range(values)
+    if np.issubdtype(values.dtype, np.floating):
+        values = values[np.isfinite(values)]
+    min_used = (high - low) / 4
+    lowest, highest = find_used_range(values)
+    return highest - lowest < min_used or uses_small_range_inside(values, lowest, highest, min_used)
 
 
 def check_used_ranges(
@@ -127,7 +161,8 @@ def check_used_ranges(
     Args:
         lows: lowest value of each image, see `find_used_range`.
         highs: highest value of each.
-        outliers: whether each has outliers, so that `pixel_range=file` is of no use to it.
+        outliers: whether each has outliers, so that `pixel_range=file` is of no use to it, or a
+            border or a mark without which it would use less than a quarter.
 
     Raises:
         UserError: nearly all would be left with 64 grey levels or fewer.
@@ -135,7 +170,7 @@ def check_used_ranges(
     lowest = int(np.quantile(lows, MAX_OTHER_FILES, method="lower"))
     highest = int(np.quantile(highs, 1 - MAX_OTHER_FILES, method="higher"))
     if not uses_small_range(lowest, highest):
-        are_small = (highs > lows) & (highs.astype(int) - lows < MIN_USED_VALUES)
+        are_small = (highs > lows) & ((highs.astype(int) - lows < MIN_USED_VALUES) | outliers)
         if 2 * are_small.sum() >= len(lows):
             is_file_useful = outliers[are_small].mean() <= MAX_OTHER_FILES
             logger.warning(
@@ -171,9 +206,9 @@ def warn_of_outliers(outliers: npt.NDArray[np.bool_]) -> None:
     """
     if outliers.mean() > MAX_OTHER_FILES:
         logger.warning(
-            "%s of %s images keep less than a quarter of the grey levels, because a few pixels of "
-            "each, such as dead ones, lie far outside of the others; dataset.pixel_range=[LOWEST,"
-            "HIGHEST] keeps all levels",
+            "%s of %s images keep less than a quarter of the grey levels, because some pixels of "
+            "each, such as dead ones or a border, lie far outside of the others; "
+            "dataset.pixel_range=[LOWEST,HIGHEST] keeps all levels",
             f"{outliers.sum():,}",
             f"{len(outliers):,}",
         )
@@ -186,6 +221,12 @@ def format_range(*bounds: float) -> str:
     '[0,4095]'
     """
     return f"[{','.join(f'{bound:.12g}' for bound in bounds)}]"
+
+
+def _sample_pixels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Values (n,) of some pixels of an image, with all colours of each."""
+    pixels = values.reshape(-1, values.shape[2] if values.ndim == 3 else 1)
+    return pixels[:: -(-values.size // MAX_SAMPLE)].reshape(-1)
 
 
 def _finite_range(values: npt.NDArray[Any]) -> tuple[float, float]:
