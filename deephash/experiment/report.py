@@ -20,9 +20,7 @@ from deephash.training.state import History, TrainingData
 logger = logging.getLogger(__name__)
 
 
-def write_codes(
-    folder: Path, codes: dict[str, Codes], bits: int, classes: Sequence[str] = ()
-) -> None:
+def write_codes(folder: Path, codes: dict[str, Codes], bits: int, classes: Sequence[str]) -> None:
     """Write `query.npz` and `database.npz`: `ids`, `words`, `bits`, `labels` and `classes`."""
     names = np.array(classes, dtype=str)
     for part, part_codes in codes.items():

@@ -28,8 +28,9 @@ def test_class_folders_without_images_are_named(
     image_set = load_image_folder(photos)
     names = ["empty", "nested", "phone", "scans"]
     assert image_set.classes == ("a", "b")
-    assert f"photos: 4 class folders hold no image and are no classes: {', '.join(names)}" in (
-        caplog.messages
+    assert (
+        f"photos: class folders that hold no image, and are no classes (4): {', '.join(names)}"
+        in (caplog.messages)
     )
     report = json.loads((tmp_path / "decoded" / "photos.report.json").read_text())
     assert report["class_folders_without_images"] == names
@@ -44,9 +45,9 @@ def test_class_folders_without_images_in_a_split_are_named(
     (tmp_path / "photos" / "test" / "a" / "0.jpg").unlink()
     (tmp_path / "photos" / "test" / "a" / "1.jpg").unlink()
     image_set = load_image_folder(tmp_path / "photos")
-    assert "photos: 1 class folders hold no image and are no classes: c" in caplog.messages
+    assert "photos: class folders that hold no image, and are no classes (1): c" in caplog.messages
     test_vs_train(image_set, 0)
-    assert "photos: 1 classes have images in the database, but no query: a" in caplog.messages
+    assert "photos: classes with images in the database, but no query (1): a" in caplog.messages
 
 
 def test_a_class_of_broken_images_is_named(
@@ -55,7 +56,7 @@ def test_a_class_of_broken_images_is_named(
     photos = write_class_folders(tmp_path / "photos", per_class=1, classes="abc")
     (photos / "c" / "0.jpg").write_text("")
     load_image_folder(photos, max_invalid_fraction=0.5)
-    assert "photos: 1 classes are left without images: c" in caplog.messages
+    assert "photos: classes left without images (1): c" in caplog.messages
 
 
 def test_a_class_of_one_image_is_never_in_queries_and_training_images(
@@ -70,12 +71,12 @@ def test_a_class_of_one_image_is_never_in_queries_and_training_images(
     assert single in split.train
     assert single not in split.query
     assert caplog.messages == [
-        "photos: 1 classes have images in the database, but no query: c",
+        "photos: classes with images in the database, but no query (1): c",
     ]
     caplog.clear()
     split = at_random(image_set, 3, queries=8, train=1)
     assert not np.intersect1d(split.query, split.database).size
-    assert "have queries, but no image in the database" in caplog.text
+    assert "with queries, but no image in the database" in caplog.text
 
 
 @pytest.mark.parametrize(("per_class", "count"), [(2, 20), (1, 30)])

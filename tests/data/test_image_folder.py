@@ -183,7 +183,7 @@ def test_warnings_name_ignored_files_and_classes_without_images(
         "photos: ignoring files without the suffix of an image: 3 .heic, 1 without a suffix; for "
         "example a/0\\udce9.heic"
     ) in caplog.messages
-    assert "photos: 1 classes are left without images: d" in caplog.messages
+    assert "photos: classes left without images (1): d" in caplog.messages
 
 
 def test_too_many_unusable_images_are_refused_with_counts(tmp_path: Path) -> None:

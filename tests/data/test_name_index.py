@@ -127,7 +127,7 @@ def test_what_differs_is_counted_in_one_line(caplog: pytest.LogCaptureFixture) -
     lines = ["cat/0.jpg", "CAT/1.JPG 0", "Cat/2.jpg", r"x\cat\3.jpg", NFC]
     assert find(known, lines) == [0, 1, 2, 3, 5]
     assert caplog.messages == [
-        "query.txt: 2 names match in spite of letter case, 1 of Unicode form; for example "
+        "query.txt: names match in spite of letter case (2), Unicode form (1); for example "
         "CAT/1.JPG is cat/1.jpg"
     ]
     caplog.clear()

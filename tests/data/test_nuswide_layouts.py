@@ -51,14 +51,14 @@ def lower_all(folder: Path) -> None:
 LAYOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "every second test name in upper case": (
         lambda t: rewrite(t, lambda i, line: line.upper() if i % 2 else line),
-        "TestImagelist.txt: 7 names match in spite of letter case",
+        "TestImagelist.txt: names match in spite of letter case .7.",
     ),
     "test names with slashes": (
         lambda t: rewrite(t, lambda i, line: line.replace("\\", "/")), ""
     ),
     "test names with a drive": (lambda t: rewrite(t, lambda i, line: f"D:\\nus\\{line}"), ""),
     "test names without suffix": (
-        lambda t: rewrite(t, lambda i, line: line.strip()[:-4]), "14 names .* file suffix"
+        lambda t: rewrite(t, lambda i, line: line.strip()[:-4]), "file suffix .14."
     ),
     "test names without folders": (
         lambda t: rewrite(t, lambda i, line: line.rpartition("\\")[2]), ""

@@ -234,8 +234,8 @@ def test_given_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert split.database.tolist() == [5, 7, 9]
     assert caplog.messages == [
         f"{tmp_path}/database.txt: 1 of 4 lines repeat an image",
-        "toy: 2 classes have queries, but no image in the database: class 1, class 3",
-        "toy: 3 classes have images in the database, but no query: class 5, class 7, class 9",
+        "toy: classes with queries, but no image in the database (2): class 1, class 3",
+        "toy: classes with images in the database, but no query (3): class 5, class 7, class 9",
     ]
     split = draw_split("given", image_set, *overrides[:2])
     assert split.database.tolist() == [i for i in range(40) if i not in (1, 3)]
@@ -332,9 +332,9 @@ def test_lists_in_another_spelling_are_matched_and_told(
     assert split.query.tolist() == [1, 2, 3]
     assert split.train.tolist() == [4, 5]
     assert caplog.messages[:2] == [
-        f"{tmp_path}/queries.txt: 2 names match in spite of letter case; for example TOY/1 is "
+        f"{tmp_path}/queries.txt: names match in spite of letter case (2); for example TOY/1 is "
         "toy/1",
-        f"{tmp_path}/train.txt: 1 names match in spite of file suffix; for example toy/5.jpg is "
+        f"{tmp_path}/train.txt: names match in spite of file suffix (1); for example toy/5.jpg is "
         "toy/5",
     ]
     leak = write_lists(tmp_path, queries=["toy/1"], train=["TOY/1", "toy/2"])

@@ -13,13 +13,17 @@ from deephash.core.errors import UserError
 from deephash.data.files.cleaning import Listing
 from deephash.data.files.labels import NEEDS_LABELS, encode_labels
 from deephash.data.files.listed_files import walk_files
-from deephash.data.files.names import escape_undecodable, has_image_suffix, is_system_entry
+from deephash.data.files.names import (
+    escape_undecodable,
+    has_image_suffix,
+    is_system_entry,
+    join_first,
+)
 
 # Names of the parts of an official split, and what they are.
 PARTS = {"train": "train", "training": "train", "database": "train"}
 PARTS |= {"test": "test", "testing": "test", "query": "test"}
 PARTS |= {"val": "val", "valid": "val", "validation": "val", "dev": "val"}
-MAX_SHOWN_NAMES = 4
 
 ValAs = Literal["train", "test", "ignore"]
 
@@ -70,12 +74,10 @@ def list_class_folders(source: Path, val_as: ValAs | None) -> Listing:
     _warn_of_ignored_files(data_name, ignored)
     if empty:
         logger.warning(
-            "%s: %s class folders hold no image and are no classes: %s",
+            "%s: class folders that hold no image, and are no classes (%s): %s",
             escape_undecodable(data_name),
             f"{len(empty):,}",
-            escape_undecodable(
-                ", ".join(empty[:MAX_SHOWN_NAMES]) + ", …" * (len(empty) > MAX_SHOWN_NAMES)
-            ),
+            join_first(empty),
         )
     return Listing(
         name=data_name,

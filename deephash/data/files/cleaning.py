@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from deephash.core.errors import UserError
 from deephash.core.io import write_json
 from deephash.data.files.decoded_cache import decode_files
 from deephash.data.files.labels import find_similar_names
-from deephash.data.files.names import escape_undecodable
+from deephash.data.files.names import escape_undecodable, join_first
 from deephash.data.files.pixel_range import PixelRange
 from deephash.data.image_set import ImageSet
 
-MAX_SHOWN_NAMES = 4
 OTHER_LABELS = ", with other labels"  # than the first row of the same image
 
 logger = logging.getLogger(__name__)
@@ -101,8 +99,7 @@ class Listing:
         row_count = len(self.ids)
         if not row_count:
             raise UserError(
-                f"{self.source} lists no image of any of these classes: "
-                f"{_join_first(self.classes)}."
+                f"{self.source} lists no image of any of these classes: {join_first(self.classes)}."
             )
         is_usable = np.ones(row_count, dtype=bool)
         is_labelled = np.atleast_1d(
@@ -242,19 +239,14 @@ class Listing:
         similar = [" and ".join(map(repr, names)) for names in find_similar_names(self.classes)]
         if similar:
             count = f" ({len(similar):,} such groups)" if len(similar) > 1 else ""
-            told = f"{self.name}: different classes are named {_join_first(similar)}{count}"
+            told = f"{self.name}: different classes are named {join_first(similar)}{count}"
             logger.warning("%s", escape_undecodable(told))
         empty = [self.classes[i] for i in np.setdiff1d(np.arange(len(self.classes)), used)]
         if empty:
             self.notes["classes_without_images"] = empty
             logger.warning(
-                "%s: %s classes are left without images: %s",
+                "%s: classes left without images (%s): %s",
                 escape_undecodable(self.name),
                 f"{len(empty):,}",
-                escape_undecodable(_join_first(empty)),
+                join_first(empty),
             )
-
-
-def _join_first(names: Sequence[str]) -> str:
-    """The first few names, for a sentence."""
-    return ", ".join(names[:MAX_SHOWN_NAMES]) + ", …" * (len(names) > MAX_SHOWN_NAMES)

@@ -152,11 +152,8 @@ class NameIndex:
                     example = example or f"{readings[-1]} is {self._names[match.row]}"
             rows.append(match.row if match else None)
         if counts:
-            told = ", ".join(
-                f"{count:,} names match in spite of {what}" if not i else f"{count:,} of {what}"
-                for i, (what, count) in enumerate(counts.most_common())
-            )
-            told = f"{source}: {told}; for example {example}"
+            told = ", ".join(f"{what} ({count:,})" for what, count in counts.most_common())
+            told = f"{source}: names match in spite of {told}; for example {example}"
             logger.warning("%s", escape_undecodable(told))
         return rows
 

@@ -4,7 +4,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from urllib.parse import unquote
 
@@ -14,6 +14,7 @@ SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 # Formats whose suffixes Pillow registers although it writes them only, needs another program to
 # read them, or finds no pixels in them.
 NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+MAX_SHOWN_NAMES = 4  # in a message
 
 
 @cache
@@ -51,6 +52,16 @@ def use_forward_slashes(name: str) -> str:
     'images/cat/0.jpg'
     """
     return name.replace("\\", "/")
+
+
+def join_first(names: Sequence[str]) -> str:
+    """The first few names, printable, for a message.
+
+    >>> join_first(["a", "b", "c", "d", "e"])
+    'a, b, c, d, …'
+    """
+    text = ", ".join(names[:MAX_SHOWN_NAMES]) + ", …" * (len(names) > MAX_SHOWN_NAMES)
+    return escape_undecodable(text)
 
 
 def escape_undecodable(text: str) -> str:
